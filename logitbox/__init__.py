@@ -1,0 +1,57 @@
+"""logitbox: the flight recorder for a model's logits.
+
+Names are resolved when first used, so that importing the package costs nothing and the recording side works
+where only torch, numpy and pyarrow are installed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from logitbox.analysis.calibration import calibration as calibration
+    from logitbox.analysis.entropy import high_entropy as high_entropy
+    from logitbox.analysis.explain import explain as explain
+    from logitbox.analysis.flips import flips as flips
+    from logitbox.analysis.metrics import metrics as metrics
+    from logitbox.data import load_example as load_example
+    from logitbox.dumps.dump import Dump as Dump
+    from logitbox.dumps.dump import open_dump as open
+    from logitbox.dumps.flags import Flag as Flag
+    from logitbox.dumps.recorder import Recorder as Recorder
+    from logitbox.dumps.spec import TokenTypes as TokenTypes
+    from logitbox.errors import LogitboxError as LogitboxError
+    from logitbox.reports.report import report as report
+
+_HOMES = {
+    "Recorder": "logitbox.dumps.recorder:Recorder",
+    "TokenTypes": "logitbox.dumps.spec:TokenTypes",
+    "Flag": "logitbox.dumps.flags:Flag",
+    "Dump": "logitbox.dumps.dump:Dump",
+    "open": "logitbox.dumps.dump:open_dump",
+    "metrics": "logitbox.analysis.metrics:metrics",
+    "calibration": "logitbox.analysis.calibration:calibration",
+    "flips": "logitbox.analysis.flips:flips",
+    "high_entropy": "logitbox.analysis.entropy:high_entropy",
+    "explain": "logitbox.analysis.explain:explain",
+    "report": "logitbox.reports.report:report",
+    "load_example": "logitbox.data:load_example",
+    "LogitboxError": "logitbox.errors:LogitboxError",
+}
+"""Public name to its home, as module:attribute."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(
+            f"module 'logitbox' has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}"
+        )
+    module, _, attribute = _HOMES[name].partition(":")
+    value = getattr(import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)

@@ -1,0 +1,56 @@
+"""Running sums on the device, for the trainer's own log. Nothing waits until the numbers are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from logitbox.dumps.flags import Flag
+from logitbox.dumps.measures import TOKEN_MEASURES
+
+LIVE_KEYS = {"nll": "nll", "entropy": "entropy", "correct": "token_acc", "correct_top5": "token_acc_top5"}
+"""Measure to key of its token mean, in the trainer's log."""
+
+
+def phase_prefix(phase: str) -> str:
+    """Key prefix of a phase in seed 000's family: bare for train, `<phase>_` otherwise."""
+    return "" if phase == "train" else f"{phase}_"
+
+
+@dataclass
+class LiveMetrics:
+    """Token-weighted sums since the last read, per phase."""
+
+    _sums: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    def add(self, phase: str, columns: Mapping[str, Tensor]) -> None:
+        """Add the supervised, finite rows of a micro-batch; stays on the device."""
+        use = (columns["flags"] & int(Flag.SUPERVISED)) != 0
+        use = use & columns["nll"].isfinite() & columns["entropy"].isfinite()
+        dtype = torch.float32 if use.device.type == "mps" else torch.float64
+        values = [torch.where(use, measure.value(columns).to(dtype), 0.0).sum() for measure in TOKEN_MEASURES]
+        sums = torch.stack([use.sum().to(dtype), *values])
+        self._sums[phase] = self._sums[phase] + sums if phase in self._sums else sums
+
+    def read(self, *, all_reduce: bool = False) -> dict[str, float]:
+        """Token means of every phase seen since the last read, then start anew.
+
+        Args:
+            all_reduce: sum over the ranks of the default process group first; every rank must have
+                recorded the same phases.
+        """
+        metrics: dict[str, float] = {}
+        for phase, sums in sorted(self._sums.items()):
+            if all_reduce:
+                torch.distributed.all_reduce(sums)
+            count, *totals = sums.tolist()
+            prefix = phase_prefix(phase)
+            metrics[f"{prefix}n_tokens"] = count
+            for measure, total in zip(TOKEN_MEASURES, totals, strict=True):
+                if measure.name in LIVE_KEYS and count:
+                    metrics[prefix + LIVE_KEYS[measure.name]] = total / count
+        self._sums.clear()
+        return metrics

@@ -1,0 +1,254 @@
+"""Which logit row predicts which target token, and what is known about that target.
+
+Each of the B·T logit rows gets one target. With `shift=True` (Hugging Face's convention) the row at index i
+predicts the token at i + 1, and the last row of each sequence has no target; with `shift=False` labels and
+all other inputs are aligned with the rows already. Nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from logitbox.dumps.flags import IGNORED, Flag
+from logitbox.dumps.spec import RecordSpec
+from logitbox.errors import InputError
+
+NO_TOKEN = -1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What `Recorder.record` was given, checked: logits [B, T, V] and everything else [B, T] (or None)."""
+
+    logits: Tensor
+    labels: Tensor
+    input_ids: Tensor | None
+    attention_mask: Tensor | None
+    position_ids: Tensor | None
+    weight: Tensor | None
+    types: Mapping[str, Tensor] | Tensor | None
+    flags: Mapping[str, Tensor] | Tensor | None
+    shift: bool
+    flat: bool
+    """The user gave logits [N, V]: here B = N and T = 1, each row a sample unless `sample` says otherwise."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One entry per logit row, flattened to [B·T] (int64 unless noted)."""
+
+    keep: Tensor
+    """bool: the row goes into the `tokens` table."""
+    gold: Tensor
+    """Label id; the input token at ignored positions where it is known; else −1."""
+    left: Tensor | None
+    right: Tensor | None
+    columns: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """`pos`, `flags`, `types`, `weight`, `doc` (number of the packed document within its row)."""
+
+
+def make_batch(
+    logits: Tensor,
+    labels: Tensor,
+    spec: RecordSpec,
+    *,
+    shift: bool,
+    **optional: Tensor | Mapping[str, Tensor] | None,
+) -> Batch:
+    """Check shapes and ids and bring [N, V] logits to [N, 1, V].
+
+    Raises:
+        InputError: shapes that do not match, a vocabulary other than the dump's, labels or types out of
+            range (ids are checked here on CPU, by the writer for tensors on a device).
+    """
+    _check_logits(logits, labels, spec)
+    flat = logits.ndim == 2
+    shape = labels.shape
+    given: dict[str, Tensor | None] = {}
+    for name in ("input_ids", "attention_mask", "position_ids", "weight"):
+        value = optional.get(name)
+        if value is not None and not isinstance(value, Tensor):
+            raise InputError(f"{name} is a {type(value).__name__}; give a tensor of shape {list(shape)}")
+        given[name] = _like_labels(name, value, shape, flat=flat)
+    masks = {name: _check_masks(name, optional.get(name), shape, flat=flat) for name in ("types", "flags")}
+    _check_types(masks["types"], spec)
+    labels = labels.detach().unsqueeze(1) if flat else labels.detach()
+    check_ids(labels, spec.vocab_size)
+    return Batch(
+        logits=logits.detach().unsqueeze(1) if flat else logits.detach(),
+        labels=labels.long(),
+        types=masks["types"],
+        flags=masks["flags"],
+        shift=shift and not flat,
+        flat=flat,
+        **given,
+    )
+
+
+def check_ids(labels: Tensor, vocab_size: int) -> None:
+    """Raise InputError if a label is neither in the vocabulary nor −100. Only looks at CPU tensors."""
+    if labels.device.type != "cpu" or labels.numel() == 0:
+        return
+    bad = labels[((labels < 0) & (labels != IGNORED)) | (labels >= vocab_size)]
+    if bad.numel():
+        raise InputError(
+            f"label {int(bad[0])} is outside the vocabulary; allowed are 0 to {vocab_size - 1}, "
+            f"and {IGNORED} for ignored positions"
+        )
+
+
+def _check_logits(logits: Tensor, labels: Tensor, spec: RecordSpec) -> None:
+    if not logits.is_floating_point():
+        raise InputError(f"logits are {logits.dtype}; give a floating-point tensor")
+    if logits.ndim not in (2, 3) or labels.ndim != logits.ndim - 1 or logits.shape[:-1] != labels.shape:
+        raise InputError(
+            f"logits have shape {list(logits.shape)} and labels {list(labels.shape)}; "
+            "give logits [B, T, V] with labels [B, T], or logits [N, V] with labels [N]"
+        )
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise InputError(f"labels are {labels.dtype}; give integer token ids")
+    if logits.shape[-1] != spec.vocab_size:
+        raise InputError(
+            f"logits have {logits.shape[-1]} columns, the Recorder's vocabulary {spec.vocab_size}; "
+            "pass vocab=<the logits' last dimension>, padded rows of the embedding included"
+        )
+
+
+def _like_labels(name: str, value: Tensor | None, shape: torch.Size, *, flat: bool) -> Tensor | None:
+    if value is None:
+        return None
+    if value.shape != shape:
+        raise InputError(f"{name} has shape {list(value.shape)}; it must be {list(shape)}, like the labels")
+    return value.detach().unsqueeze(1) if flat else value.detach()
+
+
+def _check_masks(name: str, value: object, shape: torch.Size, *, flat: bool) -> Mapping[str, Tensor] | Tensor | None:
+    if value is None:
+        return None
+    if isinstance(value, Tensor):
+        return _like_labels(name, value, shape, flat=flat)
+    if not isinstance(value, Mapping):
+        raise InputError(f"{name} is a {type(value).__name__}; give a tensor of bits or a dict of boolean masks")
+    checked: dict[str, Tensor] = {}
+    for key, mask in value.items():
+        tensor = _like_labels(f"{name}[{key!r}]", mask, shape, flat=flat)
+        if tensor is not None:
+            checked[str(key)] = tensor
+    return checked
+
+
+def _check_types(types: Mapping[str, Tensor] | Tensor | None, spec: RecordSpec) -> None:
+    if isinstance(types, Mapping):
+        for name in types:
+            if name not in spec.types.names:
+                raise InputError(f"token type {name!r} is not declared; Recorder(types=…) has {list(spec.types.names)}")
+
+
+def layout(batch: Batch, spec: RecordSpec) -> Layout:
+    """One target per logit row; see `Layout`."""
+    own = _at_target(batch.labels, IGNORED, batch)
+    supervised = own != IGNORED
+    left = batch.labels if batch.shift else _shifted(own, -1)
+    right = _shifted(own, +1)
+    edge = ~supervised & ((left != IGNORED) | (right != IGNORED)) & spec.probes
+    mask = None if batch.attention_mask is None else _at_target(batch.attention_mask, 0, batch) != 0
+    gold = torch.where(supervised, own, NO_TOKEN)
+    exists = torch.ones_like(supervised)
+    if batch.shift:
+        exists[:, -1] = False  # the last logit row of a sequence has no target token
+    if batch.input_ids is not None:
+        token = _at_target(batch.input_ids.to(own.device), NO_TOKEN, batch).long()
+        gold = torch.where(supervised, own, token)
+    elif spec.scope == "all":
+        raise InputError("scope='all' records ignored positions too; pass input_ids=, their tokens")
+    pad = torch.zeros_like(supervised) if mask is None else ~mask.to(own.device) & exists
+    doc, start, pos = _documents(batch, own)
+    bits = (
+        supervised * int(Flag.SUPERVISED)
+        + (~supervised & ~pad & exists) * int(Flag.PROMPT)
+        + pad * int(Flag.PAD)
+        + edge * int(Flag.EDGE)
+        + start * int(Flag.BOUNDARY)
+    )
+    columns = {"pos": pos, "doc": doc, "flags": bits | _bits(batch.flags, _FLAG_BITS, batch, own)}
+    columns["types"] = _bits(batch.types, {n: 1 << i for i, n in enumerate(spec.types.names)}, batch, own)
+    if batch.weight is not None:
+        columns["weight"] = _at_target(batch.weight.to(own.device).float(), 0.0, batch)
+    keep = (exists if spec.scope == "all" else supervised) | edge
+    return Layout(
+        keep=keep.flatten(),
+        gold=gold.flatten(),
+        left=left.flatten() if spec.probes else None,
+        right=right.flatten() if spec.probes else None,
+        columns={name: value.flatten() for name, value in columns.items()},
+    )
+
+
+_FLAG_BITS = {str(flag.name).lower(): int(flag) for flag in Flag}
+
+
+def _at_target(values: Tensor, fill: float, batch: Batch) -> Tensor:
+    """Per-token values [B, T] brought to the logit rows that predict those tokens."""
+    return _shifted(values, +1, fill=fill) if batch.shift else values
+
+
+def _shifted(values: Tensor, by: int, *, fill: float = IGNORED) -> Tensor:
+    """values[:, i + by] at column i, for by = ±1; the free column holds `fill`."""
+    edge = torch.full_like(values[:, :1], fill)
+    return torch.cat([values[:, 1:], edge] if by > 0 else [edge, values[:, :-1]], dim=1)
+
+
+def _documents(batch: Batch, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(document number within the row, is its first token after another document, pos), each [B, T]."""
+    shape, device = batch.labels.shape, own.device
+    columns = torch.arange(shape[1], device=device).expand(shape)
+    mask = None if batch.attention_mask is None else batch.attention_mask.to(device) != 0
+    if batch.position_ids is not None:
+        position = batch.position_ids.to(device).long()
+        start = torch.zeros(shape, dtype=torch.bool, device=device)
+        start[:, 1:] = position[:, 1:] <= position[:, :-1]
+        if mask is not None:
+            start[:, 1:] &= mask[:, 1:] & mask[:, :-1]
+        doc = start.cumsum(dim=1)
+    else:
+        lead = 0 if mask is None or shape[1] == 0 else mask.long().argmax(dim=1, keepdim=True)
+        position, start, doc = columns - lead, torch.zeros_like(own, dtype=torch.bool), torch.zeros_like(own)
+    if not batch.shift:
+        return doc, start, position
+    last_doc, last_position = doc[:, -1:], position[:, -1:] + 1
+    return (
+        torch.cat([doc[:, 1:], last_doc], dim=1),
+        _shifted(start, +1, fill=False),
+        torch.cat([position[:, 1:], last_position], dim=1),
+    )
+
+
+def _bits(
+    given: Mapping[str, Tensor] | Tensor | None, known: Mapping[str, int], batch: Batch, own: Tensor
+) -> Tensor:
+    if given is None:
+        return torch.zeros_like(own)
+    if isinstance(given, Tensor):
+        return _at_target(given.to(own.device).long(), 0, batch)
+    total = torch.zeros_like(own)
+    for name, mask in given.items():
+        if name not in known:
+            raise InputError(f"flag {name!r} is unknown; known are {', '.join(known)}")
+        total = total | (_at_target(mask.to(own.device) != 0, False, batch) * known[name])
+    return total
+
+
+def sample_shape(sample: Sequence[int] | Sequence[str] | Tensor, batch: Batch) -> str:
+    """'row' for one id per row, 'token' for one per position. Raises InputError for anything else."""
+    shape = list(sample.shape) if isinstance(sample, Tensor) else [len(sample)]
+    labels = list(batch.labels.shape)
+    if shape == labels[:1]:
+        return "row"
+    if shape == labels and not batch.flat:
+        return "token"
+    allowed = f"[{labels[0]}]" if batch.flat else f"[{labels[0]}] (one a row) or {labels} (one a token)"
+    raise InputError(f"sample has shape {shape}; it must be {allowed}")
