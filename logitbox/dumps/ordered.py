@@ -16,6 +16,9 @@ def gaussian_target(gold_bin: Tensor, n_bins: int, spec: OrderedSpec, dtype: tor
 
     Args:
         gold_bin: int64, shape [rows], values in 0 … n_bins − 1.
+        n_bins: number of bins.
+        spec: gives `sigma` and `truncate`.
+        dtype: dtype of the result.
     """
     distance = torch.arange(n_bins, device=gold_bin.device, dtype=dtype) - gold_bin.unsqueeze(1).to(dtype)
     logits = -0.5 * (distance / spec.sigma).square()
@@ -41,6 +44,7 @@ def ordered_columns(group_logits: Tensor, gold_bin: Tensor, spec: OrderedSpec) -
     Args:
         group_logits: float, shape [rows, n_bins], in bin order; a constant offset per row does not matter.
         gold_bin: int64, shape [rows].
+        spec: what the scores depend on.
     """
     n_bins = group_logits.shape[1]
     log_p = (group_logits / spec.temperature).log_softmax(dim=1)

@@ -7,8 +7,9 @@ all other inputs are aligned with the rows already. Nothing here waits for the d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -70,17 +71,16 @@ def make_batch(
     shape = labels.shape
     given: dict[str, Tensor | None] = {}
     for name in ("input_ids", "attention_mask", "position_ids", "weight"):
-        value = optional.get(name)
-        if value is not None and not isinstance(value, Tensor):
-            raise InputError(f"{name} is a {type(value).__name__}; give a tensor of shape {list(shape)}")
+        value = cast("Tensor | None", optional.get(name))
         given[name] = _like_labels(name, value, shape, flat=flat)
     masks = {name: _check_masks(name, optional.get(name), shape, flat=flat) for name in ("types", "flags")}
     _check_types(masks["types"], spec)
-    labels = labels.detach().unsqueeze(1) if flat else labels.detach()
+    _check_flags(masks["flags"])
+    labels = (labels.detach().unsqueeze(1) if flat else labels.detach()).long()
     check_ids(labels, spec.vocab_size)
     return Batch(
         logits=logits.detach().unsqueeze(1) if flat else logits.detach(),
-        labels=labels.long(),
+        labels=labels,
         types=masks["types"],
         flags=masks["flags"],
         shift=shift and not flat,
@@ -102,6 +102,9 @@ def check_ids(labels: Tensor, vocab_size: int) -> None:
 
 
 def _check_logits(logits: Tensor, labels: Tensor, spec: RecordSpec) -> None:
+    for name, value in (("logits", logits), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise InputError(f"{name} are a {type(value).__name__}; give a torch tensor")
     if not logits.is_floating_point():
         raise InputError(f"logits are {logits.dtype}; give a floating-point tensor")
     if logits.ndim not in (2, 3) or labels.ndim != logits.ndim - 1 or logits.shape[:-1] != labels.shape:
@@ -121,6 +124,8 @@ def _check_logits(logits: Tensor, labels: Tensor, spec: RecordSpec) -> None:
 def _like_labels(name: str, value: Tensor | None, shape: torch.Size, *, flat: bool) -> Tensor | None:
     if value is None:
         return None
+    if not isinstance(value, Tensor):
+        raise InputError(f"{name} is a {type(value).__name__}; give a tensor of shape {list(shape)}")
     if value.shape != shape:
         raise InputError(f"{name} has shape {list(value.shape)}; it must be {list(shape)}, like the labels")
     return value.detach().unsqueeze(1) if flat else value.detach()
@@ -130,6 +135,8 @@ def _check_masks(name: str, value: object, shape: torch.Size, *, flat: bool) -> 
     if value is None:
         return None
     if isinstance(value, Tensor):
+        if value.is_floating_point() or value.dtype == torch.bool:
+            raise InputError(f"{name} is a {value.dtype} tensor; give integer bits, or a dict of boolean masks")
         return _like_labels(name, value, shape, flat=flat)
     if not isinstance(value, Mapping):
         raise InputError(f"{name} is a {type(value).__name__}; give a tensor of bits or a dict of boolean masks")
@@ -145,7 +152,17 @@ def _check_types(types: Mapping[str, Tensor] | Tensor | None, spec: RecordSpec) 
     if isinstance(types, Mapping):
         for name in types:
             if name not in spec.types.names:
-                raise InputError(f"token type {name!r} is not declared; Recorder(types=…) has {list(spec.types.names)}")
+                raise InputError(
+                    f"token type {name!r} is not declared; Recorder(types=…) has {list(spec.types.names)}"
+                )
+    elif types is not None and not spec.types.names:
+        raise InputError("types are given, but none is declared; name their bits in Recorder(types=[…])")
+
+
+def _check_flags(flags: Mapping[str, Tensor] | Tensor | None) -> None:
+    for name in flags if isinstance(flags, Mapping) else ():
+        if name not in _FLAG_BITS:
+            raise InputError(f"flag {name!r} cannot be given; allowed are {', '.join(_FLAG_BITS)}")
 
 
 def layout(batch: Batch, spec: RecordSpec) -> Layout:
@@ -155,40 +172,48 @@ def layout(batch: Batch, spec: RecordSpec) -> Layout:
     left = batch.labels if batch.shift else _shifted(own, -1)
     right = _shifted(own, +1)
     edge = ~supervised & ((left != IGNORED) | (right != IGNORED)) & spec.probes
-    mask = None if batch.attention_mask is None else _at_target(batch.attention_mask, 0, batch) != 0
-    gold = torch.where(supervised, own, NO_TOKEN)
     exists = torch.ones_like(supervised)
     if batch.shift:
         exists[:, -1] = False  # the last logit row of a sequence has no target token
-    if batch.input_ids is not None:
-        token = _at_target(batch.input_ids.to(own.device), NO_TOKEN, batch).long()
-        gold = torch.where(supervised, own, token)
-    elif spec.scope == "all":
-        raise InputError("scope='all' records ignored positions too; pass input_ids=, their tokens")
-    pad = torch.zeros_like(supervised) if mask is None else ~mask.to(own.device) & exists
+    pad = torch.zeros_like(supervised)
+    if batch.attention_mask is not None:
+        pad = (_at_target(batch.attention_mask.to(own.device), 0, batch) == 0) & exists
     doc, start, pos = _documents(batch, own)
-    bits = (
-        supervised * int(Flag.SUPERVISED)
-        + (~supervised & ~pad & exists) * int(Flag.PROMPT)
-        + pad * int(Flag.PAD)
-        + edge * int(Flag.EDGE)
-        + start * int(Flag.BOUNDARY)
-    )
-    columns = {"pos": pos, "doc": doc, "flags": bits | _bits(batch.flags, _FLAG_BITS, batch, own)}
+    bits = {
+        Flag.SUPERVISED: supervised,
+        Flag.PROMPT: ~supervised & ~pad & exists,
+        Flag.PAD: pad,
+        Flag.EDGE: edge,
+        Flag.BOUNDARY: start,
+    }
+    computed = torch.stack([mask * int(flag) for flag, mask in bits.items()]).sum(dim=0)
+    columns = {"pos": pos, "doc": doc, "flags": computed | _bits(batch.flags, _FLAG_BITS, batch, own)}
     columns["types"] = _bits(batch.types, {n: 1 << i for i, n in enumerate(spec.types.names)}, batch, own)
     if batch.weight is not None:
         columns["weight"] = _at_target(batch.weight.to(own.device).float(), 0.0, batch)
-    keep = (exists if spec.scope == "all" else supervised) | edge
     return Layout(
-        keep=keep.flatten(),
-        gold=gold.flatten(),
+        keep=((exists if spec.scope == "all" else supervised) | edge).flatten(),
+        gold=_gold(batch, own, spec).flatten(),
         left=left.flatten() if spec.probes else None,
         right=right.flatten() if spec.probes else None,
         columns={name: value.flatten() for name, value in columns.items()},
     )
 
 
-_FLAG_BITS = {str(flag.name).lower(): int(flag) for flag in Flag}
+def _gold(batch: Batch, own: Tensor, spec: RecordSpec) -> Tensor:
+    token = torch.full_like(own, NO_TOKEN)
+    if batch.input_ids is not None:
+        token = _at_target(batch.input_ids.to(own.device).long(), NO_TOKEN, batch)
+        # Placeholders of images may lie outside the vocabulary; there is no logit to compare them with.
+        token = torch.where((token >= 0) & (token < spec.vocab_size), token, NO_TOKEN)
+    elif spec.scope == "all":
+        raise InputError("scope='all' records ignored positions too; pass input_ids=, their tokens")
+    return torch.where(own == IGNORED, token, own)
+
+
+_COMPUTED = Flag.SUPERVISED | Flag.EDGE | Flag.NONFINITE
+_FLAG_BITS = {str(flag.name).lower(): int(flag) for flag in Flag if not flag & _COMPUTED}
+"""Flags that a caller may add."""
 
 
 def _at_target(values: Tensor, fill: float, batch: Batch) -> Tensor:
@@ -222,7 +247,7 @@ def _documents(batch: Batch, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     last_doc, last_position = doc[:, -1:], position[:, -1:] + 1
     return (
         torch.cat([doc[:, 1:], last_doc], dim=1),
-        _shifted(start, +1, fill=False),
+        _shifted(start, +1, fill=0),
         torch.cat([position[:, 1:], last_position], dim=1),
     )
 
@@ -233,18 +258,15 @@ def _bits(
     if given is None:
         return torch.zeros_like(own)
     if isinstance(given, Tensor):
-        return _at_target(given.to(own.device).long(), 0, batch)
+        return _at_target(given.to(own.device).long(), 0, batch) & sum(known.values())
     total = torch.zeros_like(own)
     for name, mask in given.items():
-        if name not in known:
-            raise InputError(f"flag {name!r} is unknown; known are {', '.join(known)}")
-        total = total | (_at_target(mask.to(own.device) != 0, False, batch) * known[name])
+        total = total | (_at_target(mask.to(own.device) != 0, 0, batch) * known[name])
     return total
 
 
-def sample_shape(sample: Sequence[int] | Sequence[str] | Tensor, batch: Batch) -> str:
-    """'row' for one id per row, 'token' for one per position. Raises InputError for anything else."""
-    shape = list(sample.shape) if isinstance(sample, Tensor) else [len(sample)]
+def sample_shape(shape: list[int], batch: Batch) -> Literal["row", "token"]:
+    """Whether `sample=` of this shape is one id per row or per position. Raises InputError for anything else."""
     labels = list(batch.labels.shape)
     if shape == labels[:1]:
         return "row"

@@ -62,13 +62,14 @@ class GroupIndex:
         return self._ids[key]
 
 
+@torch.no_grad()
 def reduce_logits(
     logits: Tensor, rows: Tensor | None, targets: Targets, groups: GroupIndex, *, lse_beta: bool
 ) -> dict[str, Tensor]:
     """Every computed column of the `tokens` table for the chosen rows.
 
     Args:
-        logits: float, shape [N, V]; read only.
+        logits: float, shape [N, V] or [B, T, V] (N = B·T), strided as it may be; read only.
         rows: int64 indices into the N rows, or None for all of them.
         targets: one label per chosen row; with `left`/`right` the label-shift probes are computed.
         groups: the session's spec and its groups on this device.
@@ -78,9 +79,10 @@ def reduce_logits(
         Column name to tensor of shape [rows] or [rows, width]. Where `gold` is −1 the gold-dependent
         columns are meaningless, and so are ordered columns where gold is outside the group.
     """
-    count = logits.shape[0] if rows is None else rows.shape[0]
+    flat = _flat(logits)
+    count = logits.shape[:-1].numel() if rows is None else rows.shape[0]
     parts = [
-        _reduce_chunk(_take(logits, rows, part), _slice(targets, part), groups, lse_beta=lse_beta)
+        _reduce_chunk(_take(flat, rows, part), _slice(targets, part), groups, lse_beta=lse_beta)
         for part in _chunks(count, logits)
     ]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -88,13 +90,25 @@ def reduce_logits(
 
 def _chunks(count: int, logits: Tensor) -> Iterator[slice]:
     budget = CHUNK_BYTES_CPU if logits.device.type == "cpu" else CHUNK_BYTES_DEVICE
-    step = max(1, budget // (4 * logits.shape[1]))
+    step = max(1, budget // (4 * logits.shape[-1]))
     yield from (slice(start, start + step) for start in range(0, max(count, 1), step))
+
+
+def _flat(logits: Tensor) -> Tensor:
+    """[B, T, V] as [B·T, V] where that needs no copy (`logits[:, :-1]` would), else unchanged."""
+    try:
+        return logits.view(-1, logits.shape[-1])
+    except RuntimeError:
+        return logits
 
 
 def _take(logits: Tensor, rows: Tensor | None, part: slice) -> Tensor:
     """A private copy of a chunk's rows in the computing dtype."""
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    if logits.ndim == 3:
+        count, width = logits.shape[:-1].numel(), logits.shape[1]
+        index = torch.arange(count, device=logits.device)[part] if rows is None else rows[part]
+        return logits[index // width, index % width].to(dtype)
     chosen = logits[part] if rows is None else logits.index_select(0, rows[part])
     return chosen.to(dtype, copy=rows is None)
 
@@ -135,10 +149,11 @@ def _reduce_chunk(x: Tensor, targets: Targets, groups: GroupIndex, *, lse_beta: 
         "tail_mass": tail / s,
     }
     columns |= {name: gap.squeeze(1) + ln_s for name, gap in probes.items()}
-    columns |= {f"logmass_{name}": lse - ln_s for name, lse in group_lse.items()}
+    logmass = {name: (lse - ln_s).clamp(max=0.0) for name, lse in group_lse.items()}
+    columns |= {f"logmass_{name}": value for name, value in logmass.items()}
     for name, scores in ordered.items():
         if "gate" not in scores:  # at T = 1 the sums at hand serve
-            scores["gate"] = ln_s - group_lse[name]
+            scores["gate"] = -logmass[name]
         columns |= {f"{name}_{score}": value for score, value in scores.items()}
     if lse_beta:
         columns["lse_beta"] = _lse_beta(d, m, buffer)
@@ -146,8 +161,11 @@ def _reduce_chunk(x: Tensor, targets: Targets, groups: GroupIndex, *, lse_beta: 
 
 
 def _at(x: Tensor, ids: Tensor) -> Tensor:
-    """x[row, ids[row]], shape [rows, 1]; column 0 where the id is negative."""
-    return x.gather(1, ids.clamp(min=0).unsqueeze(1))
+    """x[row, ids[row]], shape [rows, 1]; some column of the row where the id is outside the vocabulary.
+
+    Ids on a device are checked later, by the writer: an index error here would end the CUDA context.
+    """
+    return x.gather(1, ids.clamp(0, x.shape[1] - 1).unsqueeze(1))
 
 
 def _rank_columns(x: Tensor, gold_logit: Tensor, gold: Tensor, buffer: Tensor) -> dict[str, Tensor]:
@@ -179,7 +197,8 @@ def _ordered(d: Tensor, gold: Tensor, name: str, options: OrderedSpec, groups: G
     inside = groups.columns(d, group)
     scores = ordered_columns(inside, bins, options)
     if options.gate_at != 1.0:
-        scores["gate"] = torch.logsumexp(d / options.gate_at, 1) - torch.logsumexp(inside / options.gate_at, 1)
+        whole, part = (torch.logsumexp(values / options.gate_at, dim=1) for values in (d, inside))
+        scores["gate"] = (whole - part).clamp(min=0.0)
     return scores
 
 

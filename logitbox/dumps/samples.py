@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from logitbox.dumps.passes import Where
+
 _ID_BITS = 63
 _REMEMBERED = 1_000_000
 """Samples remembered as written; beyond that a row may be written twice, which the reader folds."""
@@ -46,8 +48,10 @@ class SampleBook:
     """The writer thread's memory of which samples it has seen."""
 
     _written: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
-    _pass: tuple[object, ...] = ()
-    _times: Counter[str] = field(default_factory=Counter[str])
+    _passes: dict[tuple[str, str], tuple[tuple[int, int], Counter[str]]] = field(
+        default_factory=dict[tuple[str, str], tuple[tuple[int, int], Counter[str]]]
+    )
+    """(phase, dataset) to its latest (pass, step) and how often each key came in it."""
     _keys: dict[tuple[str, int], str] = field(default_factory=dict[tuple[str, int], str])
     """Keys the user gave in `rec.samples`."""
 
@@ -59,14 +63,14 @@ class SampleBook:
         """The user's key of a sample, or else the one given."""
         return self._keys.get((dataset, sample), otherwise)
 
-    def key_in_pass(self, key: str, where: tuple[object, ...]) -> str:
+    def key_in_pass(self, key: str, where: Where) -> str:
         """`key`, or `key#n` the n-th time it comes in one (phase, dataset, pass, step)."""
-        if where != self._pass:
-            self._pass = where
-            self._times.clear()
-        self._times[key] += 1
-        times = self._times[key]
-        return key if times == 1 else f"{key}#{times}"
+        stream, moment = (where.phase, where.dataset), (where.pass_, where.step)
+        if stream not in self._passes or self._passes[stream][0] != moment:
+            self._passes[stream] = (moment, Counter())
+        times = self._passes[stream][1]
+        times[key] += 1
+        return key if times[key] == 1 else f"{key}#{times[key]}"
 
     def is_new(self, dataset: str, sample: int) -> bool:
         """True the first time a sample is met in this session."""
@@ -76,13 +80,3 @@ class SampleBook:
             self._written.clear()
         self._written.add((dataset, sample))
         return True
-
-
-def given_ids(sample: Sequence[int] | Sequence[str] | NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str] | None]:
-    """(ids, keys) of what the user passed as `sample=`; string ids are hashed and kept as keys."""
-    if isinstance(sample, np.ndarray):
-        return sample.astype(np.int64), None
-    if len(sample) and isinstance(sample[0], str):
-        keys = [str(key) for key in sample]
-        return np.array([id_of_key(key) for key in keys], dtype=np.int64), keys
-    return np.asarray(sample, dtype=np.int64), None

@@ -13,6 +13,10 @@ TILE = 256
 """Columns per tile; only the k tiles with the largest maxima can hold a top-k value."""
 
 
+_LOWEST = -0x7F800001
+"""Sortable bits of −inf in float32."""
+
+
 def topk_lowest_id(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest values of each row and their column numbers, lowest column first among equals.
 
@@ -32,7 +36,7 @@ def topk_lowest_id(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if n_tiles <= 2 * k:
         return _topk_all(values, torch.arange(width, device=values.device).expand(n_rows, width), k)
     whole = width // TILE * TILE
-    maxima = values[:, :whole].view(n_rows, -1, TILE).amax(-1)
+    maxima = values[:, :whole].reshape(n_rows, whole // TILE, TILE).amax(-1)
     if whole < width:
         maxima = torch.cat([maxima, values[:, whole:].amax(-1, keepdim=True)], dim=1)
     tiles = torch.arange(n_tiles, device=values.device).expand(n_rows, n_tiles)
@@ -57,4 +61,6 @@ def _packed_keys(values: Tensor, ids: Tensor) -> Tensor:
     """int64 keys that order like (value, −id): the sortable bits of the float above the inverted id."""
     bits = (values + 0.0).view(torch.int32)  # + 0 turns −0 into 0
     sortable = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    # A NaN with its sign bit set (x86 makes them: 0/0, inf - inf) would sort below -inf.
+    sortable = torch.where(sortable < _LOWEST, 0x7FFFFFFF, sortable)
     return (sortable.long() << 32) | (0xFFFFFFFF - ids)

@@ -25,7 +25,7 @@ class Pending:
         """The columns as NumPy arrays, once they have arrived."""
         if self.done is not None:
             self.done.synchronize()
-        return {name: tensor.cpu().numpy() for name, tensor in self.tensors.items()}
+        return {name: tensor.detach().cpu().numpy() for name, tensor in self.tensors.items()}
 
 
 @dataclass
@@ -50,7 +50,7 @@ class HostCopier:
     def _copy(self, tensor: Tensor, stream: torch.cuda.Stream) -> Tensor:
         if not tensor.is_cuda:
             return tensor
-        target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        target = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
         target.copy_(tensor, non_blocking=True)
         tensor.record_stream(stream)
         return target
@@ -59,6 +59,11 @@ class HostCopier:
         if device not in self._streams:
             self._streams[device] = torch.cuda.Stream(device)
         return self._streams[device]
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`. Only copies towards a device may run behind: the host would read too early."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def as_int64(values: Array) -> NDArray[np.int64]:

@@ -1,0 +1,1 @@
+"""Dump in, tables out. Pure: no drawing, no printing, no torch."""

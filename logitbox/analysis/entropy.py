@@ -1,0 +1,118 @@
+"""`high_entropy`: the tokens a model is least sure about, with their text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from logitbox.analysis.results import Result
+from logitbox.dumps.dump import Dump
+from logitbox.dumps.flags import Flag
+from logitbox.dumps.schema import IDENTITY
+from logitbox.errors import InputError
+
+CONTEXT = 24
+"""Tokens of text shown before the position."""
+_SHOWN = 5
+"""Alternatives shown for each token."""
+
+
+@dataclass(frozen=True)
+class TokenList(Result):
+    """Tokens with their text and context, `p_gold` and `p_top`, and the columns they were ranked by."""
+
+
+def high_entropy(
+    dump: Dump, n: int = 10, phase: str | None = None, step: int | Literal["last"] | None = "last"
+) -> TokenList:
+    """The `n` supervised tokens of highest entropy, highest first.
+
+    Args:
+        dump: an opened dump.
+        n: how many.
+        phase: only this phase; by default the evaluation phases if there are any, else all.
+        step: only this step; "last" (each phase's and dataset's last recorded one), or None for all steps.
+
+    Raises:
+        InputError: no such phase or step.
+    """
+    if n < 1:
+        raise InputError(f"n is {n}; ask for at least 1 token")
+    rows, told = _selected(dump, phase, step)
+    finite = (pl.col("flags") & int(Flag.NONFINITE)) == 0
+    order = ["entropy", *IDENTITY]
+    best = rows.filter(finite).sort(order, descending=[True, *([False] * len(IDENTITY))]).head(n).collect()
+    return TokenList(with_text(best, dump), f"{best.height} tokens of highest entropy, {told}{_range(best)}")
+
+
+def _range(best: pl.DataFrame) -> str:
+    if best.is_empty():
+        return ": none"
+    return f": {best['entropy'][0]:.3f} down to {best['entropy'][-1]:.3f} nats"
+
+
+def _selected(dump: Dump, phase: str | None, step: int | Literal["last"] | None) -> tuple[pl.LazyFrame, str]:
+    """Supervised rows of the wanted phase and step, and how to call them."""
+    rows = dump.tokens.filter((pl.col("flags") & int(Flag.SUPERVISED)) != 0)
+    places = rows.group_by("phase", "dataset").agg(pl.col("step").max()).collect().sort("phase", "dataset")
+    phases = places["phase"].unique().to_list()
+    if phase is not None and phase not in phases:
+        raise InputError(
+            f"phase is {phase!r}; the dump has {', '.join(sorted(phases)) or 'no supervised tokens'}"
+        )
+    wanted = [phase] if phase is not None else [name for name in phases if name != "train"] or phases
+    rows = rows.filter(pl.col("phase").is_in(wanted))
+    told = f"phase {', '.join(sorted(wanted))}"
+    if step == "last":
+        rows = rows.join(places.lazy(), on=["phase", "dataset", "step"], how="semi")
+        return rows, f"{told}, last step"
+    if step is not None:
+        if rows.filter(pl.col("step") == step).limit(1).collect().is_empty():
+            raise InputError(
+                f"step is {step}; no supervised token of phase {', '.join(wanted)} was recorded then"
+            )
+        return rows.filter(pl.col("step") == step), f"{told}, step {step}"
+    return rows, f"{told}, all steps"
+
+
+def with_text(rows: pl.DataFrame, dump: Dump) -> pl.DataFrame:
+    """Rows of `tokens` with what a reader wants to see of them."""
+    keys = rows.select("sample", "dataset").unique().lazy()
+    samples = dump.samples.join(keys, on=["sample", "dataset"], how="semi").select(
+        "sample", "dataset", "key", "source", "input_ids"
+    )
+    joined = rows.join(samples.collect(), on=["sample", "dataset"], how="left", maintain_order="left")
+    shown = [_shown(row, dump) for row in joined.iter_rows(named=True)]
+    schema = {"gold_text": pl.String, "top_text": pl.String, "alternatives": pl.String, "context": pl.String}
+    texts = pl.DataFrame(shown, schema=schema)
+    columns = ["phase", "dataset", "step", "key", "source", "pos", "gold", "entropy", "nll", "n_gt"]
+    return joined.select(
+        *columns, (-pl.col("nll")).exp().alias("p_gold"), (-pl.col("top_nll")).exp().alias("p_top")
+    ).hstack(texts)
+
+
+def _shown(row: dict[str, object], dump: Dump) -> dict[str, str]:
+    text, ids, gaps = dump.text, row["top_ids"], row["top_gap"]
+    top_ids = ids if isinstance(ids, Sequence) else ()
+    top_gap = gaps if isinstance(gaps, Sequence) else ()
+    top_nll = float(str(row["top_nll"]))
+    probabilities = [math.exp(-top_nll - float(gap)) for gap in top_gap[:_SHOWN]]
+    pieces = [f"{text.piece(int(t))} {p:.3f}" for t, p in zip(top_ids[:_SHOWN], probabilities, strict=True)]
+    return {
+        "gold_text": text.piece(int(str(row["gold"]))),
+        "top_text": text.piece(int(top_ids[0])) if top_ids else "",
+        "alternatives": " · ".join(pieces),
+        "context": _context(row, dump),
+    }
+
+
+def _context(row: dict[str, object], dump: Dump) -> str:
+    """Text before the position, where the sample's tokens were recorded and agree with the row."""
+    ids, pos = row["input_ids"], int(str(row["pos"]))
+    if not isinstance(ids, Sequence) or not 0 <= pos < len(ids) or ids[pos] != row["gold"]:
+        return ""
+    return dump.text.decode(int(i) for i in ids[max(0, pos - CONTEXT) : pos])

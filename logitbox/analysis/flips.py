@@ -1,0 +1,71 @@
+"""`flips`: how often the arg-max falls in another class of tokens than gold, and how much mass leaks there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import polars as pl
+
+from logitbox.analysis.metrics import Metrics, metrics, metrics_of_tally
+from logitbox.analysis.results import Result
+from logitbox.analysis.tally import Tally
+from logitbox.analysis.tallying import Progress
+from logitbox.dumps.dump import Dump
+
+
+@dataclass(frozen=True)
+class Flips(Result):
+    """Flip rates and group masses (seed 000's `coord_monitor/*` for the group `coord`).
+
+    Attributes:
+        frame: as of `metrics`, only the keys `…_monitor/…`.
+    """
+
+    @property
+    def rates(self) -> pl.DataFrame:
+        """Rows of arg-max flip rates."""
+        return self.frame.filter(pl.col("key").str.contains("_monitor/flip_", literal=True))
+
+    @property
+    def masses(self) -> pl.DataFrame:
+        """Rows of mean probability mass."""
+        return self.frame.filter(pl.col("key").str.contains("_vocab_mass_at_gt_", literal=True))
+
+
+def flips(
+    dump: Dump,
+    by: str | Sequence[str] | None = None,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Flips:
+    """Flip rates in both directions and probability masses of every vocabulary group.
+
+    Args:
+        dump: an opened dump; without vocabulary groups the result is empty and says so.
+        by: as in `metrics`.
+        executor: where to tally shards.
+        progress: told after every shard.
+    """
+    return _of_metrics(metrics(dump, by, executor, progress), dump)
+
+
+def flips_of_tally(tally: Tally, dump: Dump, by: Sequence[str] = ()) -> Flips:
+    """`flips` from a tally at hand."""
+    return _of_metrics(metrics_of_tally(tally, dump, by), dump)
+
+
+def _of_metrics(table: Metrics, dump: Dump) -> Flips:
+    frame = table.frame.filter(pl.col("key").str.contains("_monitor/", literal=True))
+    if not any(session.spec.groups for session in dump.sessions):
+        return Flips(frame, "no vocabulary groups were recorded; pass groups= to the Recorder to see flips")
+    rates = frame.filter(
+        pl.col("key").str.contains("_monitor/flip_", literal=True) & pl.col("value").is_not_null()
+    )
+    if rates.is_empty():
+        return Flips(frame, "no supervised token has its gold in a recorded vocabulary group, or outside one")
+    worst = rates.sort("value", descending=True, maintain_order=True).row(0, named=True)
+    if worst["value"] == 0:
+        return Flips(frame, f"no flips: the arg-max is always in gold's class ({rates.height} rates)")
+    return Flips(frame, f"highest flip rate: {worst['key']} = {worst['value']:.4f} of {worst['n']:,} tokens")

@@ -1,0 +1,119 @@
+"""`overview`: what a dump holds, and what is left out. Reads journals and a few columns only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from logitbox.analysis.results import Result
+from logitbox.dumps.dump import Dump
+from logitbox.dumps.flags import Flag
+
+
+@dataclass(frozen=True)
+class Overview(Result):
+    """Contents of a dump.
+
+    Attributes:
+        frame: per phase and dataset: `n_rows`, `n_supervised`, `n_steps`, `first_step`, `last_step`, `n_batches`,
+            `n_unlabelled` (micro-batches without any label).
+        facts: name and value of everything else, as text.
+        dump: the folder.
+        sessions: the sessions' manifests as JSON data.
+        left_out: counts of what is not read: damaged shards and their rows, strays, dropped micro-batches
+            and rows, non-finite rows, and the sessions that never closed.
+        bytes: size of all journaled shards.
+    """
+
+    facts: pl.DataFrame
+    dump: str
+    sessions: tuple[dict[str, Any], ...]
+    left_out: dict[str, Any]
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON data."""
+        return {
+            "dump": self.dump,
+            "verdict": self.verdict,
+            "bytes": self.bytes,
+            "phases": self.frame.to_dicts(),
+            "left_out": self.left_out,
+            "sessions": list(self.sessions),
+        }
+
+
+def overview(dump: Dump) -> Overview:
+    """Count what an opened dump holds."""
+    tokens = _tokens(dump)
+    batches = dump.batches.group_by("phase", "dataset").agg(
+        pl.len().alias("n_batches"), (pl.col("n_supervised") == 0).sum().alias("n_unlabelled")
+    )
+    frame = (
+        tokens.lazy()
+        .join(batches, on=["phase", "dataset"], how="full", coalesce=True)
+        .sort("phase", "dataset")
+        .with_columns(pl.col("n_rows", "n_supervised", "n_nonfinite", "n_steps").fill_null(0))
+        .collect()
+    )
+    left_out = _left_out(dump, int(frame["n_nonfinite"].sum()))
+    size = sum(shard.entry.bytes for shard in dump.inventory.shards)
+    rows, supervised = int(frame["n_rows"].sum()), int(frame["n_supervised"].sum())
+    verdict = f"{rows:,} recorded tokens ({supervised:,} supervised) in {len(dump.sessions)} sessions, {size:,} bytes"
+    sessions = tuple(session.to_json() for session in dump.sessions)
+    facts = _facts(dump, left_out)
+    return Overview(frame.drop("n_nonfinite"), verdict, facts, str(dump.path), sessions, left_out, size)
+
+
+def _tokens(dump: Dump) -> pl.DataFrame:
+    flags = pl.col("flags")
+    return (
+        dump.tokens.group_by("phase", "dataset")
+        .agg(
+            pl.len().alias("n_rows"),
+            ((flags & int(Flag.SUPERVISED)) != 0).sum().alias("n_supervised"),
+            ((flags & int(Flag.NONFINITE)) != 0).sum().alias("n_nonfinite"),
+            pl.col("step").n_unique().alias("n_steps"),
+            pl.col("step").min().alias("first_step"),
+            pl.col("step").max().alias("last_step"),
+        )
+        .collect()
+    )
+
+
+def _left_out(dump: Dump, nonfinite: int) -> dict[str, Any]:
+    inventory = dump.inventory
+    return {
+        "damaged_shards": len(dump.skipped),
+        "damaged_rows": sum(damage.rows for damage in dump.skipped),
+        "stray_files": len(inventory.strays),
+        "dropped_batches": inventory.dropped_calls,
+        "dropped_rows": inventory.dropped_rows,
+        "nonfinite_rows": nonfinite,
+        "unfinished_sessions": inventory.unfinished(),
+        "hidden_train_steps_from": {
+            session.owner: start
+            for session in dump.sessions
+            if (start := dump.hidden_from(session)) is not None
+        },
+    }
+
+
+def _facts(dump: Dump, left_out: dict[str, Any]) -> pl.DataFrame:
+    spec = dump.sessions[-1].spec if dump.sessions else None
+    facts: dict[str, Any] = {"format": dump.manifest.format, "created": dump.manifest.created}
+    if spec is not None:
+        facts |= {
+            "vocabulary": f"{spec.vocab_size:,} tokens",
+            "k": spec.k,
+            "groups": ", ".join(f"{group.name} ({len(group.ids)} ids)" for group in spec.groups) or "none",
+            "ordered": ", ".join(spec.ordered) or "none",
+            "types": ", ".join(dump.types.names) or "none",
+            "scope": spec.scope,
+            "probes": "yes" if spec.probes else "no",
+            "lse_beta": spec.lse_beta,
+        }
+    facts |= {f"left out: {name.replace('_', ' ')}": value for name, value in left_out.items() if value}
+    return pl.DataFrame({"fact": list(facts), "value": [str(value) for value in facts.values()]})

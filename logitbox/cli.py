@@ -1,0 +1,313 @@
+"""The command line. Exit status 0: done; 1: a check found something wrong; 2: bad usage or unreadable input."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import polars as pl
+import typer
+from typer.exceptions import Abort, TyperException
+
+from logitbox.dumps.dump import Dump, open_dump
+from logitbox.errors import InputError, LogitboxError
+from logitbox.terminal import (
+    print_error,
+    print_json,
+    print_table,
+    print_verdict,
+    progress_bar,
+    rows_of,
+)
+
+app = typer.Typer(
+    help="The flight recorder for a model's logits: what your metrics really say.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    epilog="Start with: logitbox demo --out demo-out",
+)
+
+DumpPath = Annotated[Path, typer.Argument(metavar="DUMP", help="Folder that a Recorder wrote.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+By = Annotated[
+    list[str] | None, typer.Option("--by", help="Column to split by; may be repeated: --by phase --by step.")
+]
+SkipDamaged = Annotated[
+    bool, typer.Option("--skip-damaged", help="Leave damaged shards out instead of refusing the dump.")
+]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the `logitbox` command."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit status; no traceback reaches a user for bad input."""
+    try:
+        status: object = typer.main.get_command(app).main(
+            args=arguments, prog_name="logitbox", standalone_mode=False
+        )
+        sys.stdout.flush()
+    except TyperException as error:
+        return _fail(arguments, f"{error.format_message()} See `logitbox --help`.")
+    except LogitboxError as error:
+        return _fail(arguments, str(error))
+    except PermissionError as error:
+        return _fail(arguments, f"{error.filename}: permission denied; give a folder you may use")
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, Abort):
+        print_error("interrupted")
+        return 130
+    return status if isinstance(status, int) else 0
+
+
+def _fail(arguments: list[str], message: str) -> int:
+    if "--json" in arguments:
+        print_json({"error": message})
+    else:
+        print_error(message)
+    return 2
+
+
+def _open(path: Path, *, skip_damaged: bool) -> Dump:
+    dump = open_dump(path, damaged="skip" if skip_damaged else "error")
+    if dump.skipped:
+        rows = sum(damage.rows for damage in dump.skipped)
+        print_error(
+            f"left out {len(dump.skipped)} damaged shards ({rows} rows); `logitbox verify {path}` lists them"
+        )
+    return dump
+
+
+@app.command(epilog="Example: logitbox demo --out demo-out")
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for dump/ and report.html.")] = Path("demo-out"),
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Training steps; fewer is quicker and worse.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a small model that reads digits, record it, and build the report (under three minutes)."""
+    from logitbox.demo.main import run_demo  # noqa: PLC0415 (only the demo needs torch)
+
+    outcome = run_demo(out, steps, quiet=as_json)
+    if as_json:
+        print_json(outcome)
+    else:
+        typer.echo(outcome["report"])
+
+
+@app.command(epilog="Example: logitbox info demo-out/dump")
+def info(path: DumpPath, as_json: AsJson = False, skip_damaged: SkipDamaged = False) -> None:
+    """What a dump holds: sessions, phases, steps, columns, and what is left out."""
+    from logitbox.analysis.overview import overview  # noqa: PLC0415 (commands start fast)
+
+    found = overview(_open(path, skip_damaged=skip_damaged))
+    if as_json:
+        print_json(found.to_json())
+        return
+    print_verdict(str(found))
+    print_table(found.frame)
+    print_table(found.facts)
+
+
+@app.command(epilog="Example: logitbox metrics demo-out/dump --by step --key eval_token_acc")
+def metrics(
+    path: DumpPath,
+    by: By = None,
+    key: Annotated[list[str] | None, typer.Option("--key", help="Only these keys; may be repeated.")] = None,
+    as_json: AsJson = False,
+    skip_damaged: SkipDamaged = False,
+) -> None:
+    """Every metric with its 95 % interval, token-weighted."""
+    from logitbox.analysis.metrics import metrics as compute  # noqa: PLC0415
+
+    dump = _open(path, skip_damaged=skip_damaged)
+    with progress_bar("tallying") as progress:
+        result = compute(dump, by, progress=progress)
+    frame = _only_keys(result.frame, key)
+    if as_json:
+        print_json({"dump": str(path), "verdict": str(result), "by": by or [], "metrics": rows_of(frame)})
+        return
+    print_table(frame)
+    print_verdict(str(result))
+
+
+def _only_keys(frame: pl.DataFrame, keys: list[str] | None) -> pl.DataFrame:
+    known = frame["key"].unique(maintain_order=True).to_list()
+    for key in keys or []:
+        if key not in known:
+            raise InputError(f"no metric is called {key!r}; this dump has {', '.join(known)}")
+    return frame.filter(pl.col("key").is_in(keys)) if keys else frame
+
+
+@app.command(epilog="Example: logitbox calibration demo-out/dump --by step --bins 10")
+def calibration(
+    path: DumpPath,
+    by: By = None,
+    bins: Annotated[int, typer.Option("--bins", help="Number of equal-width bins.")] = 15,
+    as_json: AsJson = False,
+    skip_damaged: SkipDamaged = False,
+) -> None:
+    """Reliability table and expected calibration error of the arg-max's probability."""
+    from logitbox.analysis.calibration import calibration as compute  # noqa: PLC0415
+
+    dump = _open(path, skip_damaged=skip_damaged)
+    with progress_bar("tallying") as progress:
+        result = compute(dump, by, bins, progress=progress)
+    if as_json:
+        document = {"dump": str(path), "verdict": str(result), "by": by or [], "bins": bins}
+        print_json(document | {"summary": rows_of(result.frame), "table": rows_of(result.table)})
+        return
+    print_table(result.frame, "Summary (type empty: all tokens)")
+    print_table(result.table.filter(pl.col("type") == ""), "Reliability, all tokens")
+    print_verdict(str(result))
+
+
+@app.command(epilog="Example: logitbox flips demo-out/dump")
+def flips(path: DumpPath, by: By = None, as_json: AsJson = False, skip_damaged: SkipDamaged = False) -> None:
+    """How often the arg-max falls in another class of tokens than gold, and how much mass leaks."""
+    from logitbox.analysis.flips import flips as compute  # noqa: PLC0415
+
+    dump = _open(path, skip_damaged=skip_damaged)
+    with progress_bar("tallying") as progress:
+        result = compute(dump, by, progress=progress)
+    _show(path, result, by, "flips", as_json=as_json)
+
+
+@app.command(epilog="Example: logitbox explain demo-out/dump --by step")
+def explain(
+    path: DumpPath, by: By = None, as_json: AsJson = False, skip_damaged: SkipDamaged = False
+) -> None:
+    """Where accuracy (TFA) and cross-entropy (TFCE) come from: right or wrong, likely or not."""
+    from logitbox.analysis.explain import explain as compute  # noqa: PLC0415
+
+    dump = _open(path, skip_damaged=skip_damaged)
+    with progress_bar("tallying") as progress:
+        result = compute(dump, by, progress=progress)
+    _show(path, result, by, "cells", as_json=as_json)
+
+
+def _show(path: Path, result: Any, by: list[str] | None, name: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"dump": str(path), "verdict": str(result), "by": by or [], name: rows_of(result.frame)})
+        return
+    print_table(result.frame)
+    print_verdict(str(result))
+
+
+@app.command(epilog="Example: logitbox entropy demo-out/dump -n 5")
+def entropy(
+    path: DumpPath,
+    n: Annotated[int, typer.Option("-n", help="How many tokens.")] = 10,
+    phase: Annotated[str | None, typer.Option("--phase", help="Only this phase.")] = None,
+    step: Annotated[str, typer.Option("--step", help="A step, 'last' or 'all'.")] = "last",
+    as_json: AsJson = False,
+    skip_damaged: SkipDamaged = False,
+) -> None:
+    """The tokens the model is least sure about, with their text."""
+    from logitbox.analysis.entropy import high_entropy  # noqa: PLC0415
+
+    result = high_entropy(_open(path, skip_damaged=skip_damaged), n, phase, _step(step))
+    if as_json:
+        print_json({"dump": str(path), "verdict": str(result), "tokens": rows_of(result.frame)})
+        return
+    columns = ["phase", "step", "key", "pos", "entropy", "p_gold", "gold_text", "alternatives", "context"]
+    print_table(result.frame.select(columns).with_columns(pl.col("context").str.tail(60)))
+    print_verdict(str(result))
+
+
+def _step(text: str) -> Any:
+    if text == "all":
+        return None
+    if text == "last":
+        return text
+    if not text.lstrip("-").isdigit():
+        raise InputError(f"--step is {text!r}; give a whole number, 'last' or 'all'")
+    return int(text)
+
+
+@app.command(epilog="Example: logitbox report demo-out/dump --out report.html")
+def report(
+    path: DumpPath,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write; DUMP/../report.html by default.")
+    ] = None,
+    title: Annotated[str | None, typer.Option("--title", help="Heading of the page.")] = None,
+    as_json: AsJson = False,
+    skip_damaged: SkipDamaged = False,
+) -> None:
+    """One self-contained HTML page: verdict, metrics, reliability, flips, entropy, curves."""
+    from logitbox.reports.report import report as build  # noqa: PLC0415
+
+    dump = _open(path, skip_damaged=skip_damaged)
+    target = path.parent / "report.html" if out is None else out
+    with progress_bar("tallying") as progress:
+        written = build(dump, target, title=title, progress=progress)
+    size = written.stat().st_size
+    if as_json:
+        print_json({"dump": str(path), "report": str(written), "bytes": size})
+    else:
+        typer.echo(f"{written} ({size / 1000:,.0f} kB)")
+
+
+@app.command(epilog="Example: logitbox verify demo-out/dump")
+def verify(path: DumpPath, as_json: AsJson = False) -> None:
+    """Compare every shard with its checksum; exit status 1 if one is damaged."""
+    outcome = open_dump(path, damaged="skip").verify()
+    if as_json:
+        print_json({"ok": outcome.ok, "verdict": str(outcome), **asdict(outcome)})
+    else:
+        for damage in outcome.damage:
+            typer.echo(f"damaged  {damage.shard}: {damage.problem} ({damage.rows} rows)")
+        for stray in outcome.strays:
+            typer.echo(f"stray    {stray}: not in the journal, never read")
+        for owner in outcome.unfinished:
+            typer.echo(f"open     {owner}: killed, or still being recorded; what is journaled is read")
+        if outcome.dropped_calls:
+            typer.echo(
+                f"dropped  {outcome.dropped_calls} micro-batches ({outcome.dropped_rows} rows), writer behind"
+            )
+        print_verdict(str(outcome))
+    raise typer.Exit(0 if outcome.ok else 1)
+
+
+@app.command(epilog="Example: logitbox tally demo-out/dump --workers 2")
+def tally(
+    path: DumpPath,
+    workers: Annotated[int, typer.Option("--workers", help="Processes to tally with.")] = 1,
+    as_json: AsJson = False,
+    skip_damaged: SkipDamaged = False,
+) -> None:
+    """Tally all shards now, so that later commands are instant."""
+    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415
+    from multiprocessing import get_context  # noqa: PLC0415
+
+    from logitbox.analysis.tallying import tally_dump  # noqa: PLC0415
+
+    if workers < 1:
+        raise InputError(f"--workers is {workers}; it must be 1 or more")
+    dump = _open(path, skip_damaged=skip_damaged)
+    with progress_bar("tallying") as progress:
+        if workers == 1:
+            tally_dump(dump, progress=progress)
+        else:
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                tally_dump(dump, executor=pool, progress=progress)
+    shards = dump.shards("tokens")
+    document = {"dump": str(path), "shards": len(shards), "rows": sum(shard.entry.rows for shard in shards)}
+    if as_json:
+        print_json(document)
+    else:
+        print_verdict(f"{document['shards']} shards, {document['rows']:,} rows tallied")
+
+
+if __name__ == "__main__":
+    main()
