@@ -17,6 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)        ## train a small model live, record it, build the report
+	rm -rf $(OUT)/dump $(OUT)/report.html
 	$(BIN)/logitbox demo --out $(OUT)
 
 test: $(STAMP)        ## the whole suite

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -54,7 +55,8 @@ def run(arguments: list[str]) -> int:
         )
         sys.stdout.flush()
     except TyperException as error:
-        return _fail(arguments, f"{error.format_message()} See `logitbox --help`.")
+        typed = shlex.join(["logitbox", *arguments])
+        return _fail(arguments, f"{error.format_message()} (you typed: {typed}). See `logitbox --help`.")
     except LogitboxError as error:
         return _fail(arguments, str(error))
     except PermissionError as error:
@@ -95,6 +97,9 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Train a small model that reads digits, record it, and build the report (under three minutes)."""
+    # OpenMP threads that spin while waiting make training ten times slower where another process shares the cores;
+    # the policy is read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from logitbox.demo.main import run_demo  # noqa: PLC0415 (only the demo needs torch)
 
     outcome = run_demo(out, steps, quiet=as_json)

@@ -20,9 +20,16 @@ _WIDE = 200
 """Columns where the output is no terminal: values must not be cut short in a pipe."""
 
 
+class _Console(Console):
+    """A console that leaves it to the caller what a closed pipe means."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def stdout_console() -> Console:
     """A console on stdout; as wide as the terminal, or wide where there is none."""
-    return Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False, soft_wrap=False)
+    return _Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False, soft_wrap=False)
 
 
 def printable(text: str) -> str:

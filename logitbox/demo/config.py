@@ -19,6 +19,7 @@ class DemoConfig:
         learning_rate: peak of AdamW's rate, reached after ``warmup`` steps, then a cosine down to zero.
         log_every: steps between two log lines, and the window each is averaged over.
         record_every: steps between two recorded training steps.
+        k: how many of the best tokens are recorded per position.
         evals: evaluation passes, spread evenly from step 0 to the last.
         threads: torch threads while training; the arithmetic, and so the run, depends on it slightly.
     """
@@ -32,6 +33,7 @@ class DemoConfig:
     max_grad_norm: float = 1.0
     log_every: int = 10
     record_every: int = 10
+    k: int = 32
     evals: int = 7
     eval_scenes: int = 256
     seed: int = 0

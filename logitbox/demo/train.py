@@ -27,7 +27,10 @@ class DemoRun:
     seconds: float
 
 
-def train(out: Path, config: DemoConfig = DemoConfig(), progress: Progress | None = None) -> DemoRun:
+_DEFAULT = DemoConfig()
+
+
+def train(out: Path, config: DemoConfig = _DEFAULT, progress: Progress | None = None) -> DemoRun:
     """Train the demo model on the CPU and record it into ``out / "dump"``.
 
     Args:
@@ -59,7 +62,7 @@ def _recorder(dump: Path, config: DemoConfig) -> Recorder:
     return Recorder(
         dump,
         vocab=TOKENS,
-        k=32,
+        k=config.k,
         groups={"coord": COORD_IDS},
         ordered={"coord": config.loss.parameters()},
         types=list(TYPES),
