@@ -77,7 +77,9 @@ class Dump:
     def manifest(self) -> Manifest:
         """Format, identity and sessions."""
         data = read_dump_file(self.path)
-        return Manifest(str(data["format"]), str(data.get("id", "")), str(data.get("created", "")), self.sessions)
+        return Manifest(
+            str(data["format"]), str(data.get("id", "")), str(data.get("created", "")), self.sessions
+        )
 
     @property
     def sessions(self) -> tuple[Session, ...]:
@@ -112,9 +114,20 @@ class Dump:
 
     @property
     def samples(self) -> pl.LazyFrame:
-        """One row per (sample, dataset); where it was written several times, the latest values."""
+        """One row per (sample, dataset); where it was written several times, the latest values.
+
+        A key that somebody chose goes before `str(sample)`, which another rank or session may have written later.
+        """
+        key = pl.col("key").drop_nulls()
+        chosen = key.filter(key != pl.col("sample").filter(pl.col("key").is_not_null()).cast(pl.String))
         return (
-            self._table("samples").group_by("sample", "dataset", maintain_order=True).agg(pl.all().drop_nulls().last())
+            self._table("samples")
+            .group_by("sample", "dataset", maintain_order=True)
+            .agg(
+                pl.coalesce(chosen.last(), key.last()).alias("key"),
+                pl.all().exclude("key").drop_nulls().last(),
+            )
+            .select(pl.col("sample", "key", "dataset"), pl.all().exclude("sample", "key", "dataset"))
         )
 
     @cached_property
@@ -134,7 +147,9 @@ class Dump:
 
     def hidden_from(self, session: Session) -> int | None:
         """First training step of `session` that a later session replaced (`resume_from`), or None."""
-        later = [s.resume_from for s in self.sessions if s.ordinal > session.ordinal and s.resume_from is not None]
+        later = [
+            s.resume_from for s in self.sessions if s.ordinal > session.ordinal and s.resume_from is not None
+        ]
         return min(later, default=None)
 
     def visible(self, session: Session) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
@@ -160,9 +175,12 @@ class Dump:
         )
 
     def _table(self, table: str) -> pl.LazyFrame:
-        frames = [frame for session in self.sessions if (frame := self._of_session(table, session)) is not None]
+        frames = [
+            frame for session in self.sessions if (frame := self._of_session(table, session)) is not None
+        ]
         if not frames:
-            return empty_frame(table, self.sessions[0].spec if self.sessions else RecordSpec(1, 1)).lazy()
+            specs = [session.spec for session in self.sessions] or [RecordSpec(1, 1)]
+            return pl.concat([empty_frame(table, spec) for spec in specs], how="diagonal_relaxed").lazy()
         return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
 
     def _of_session(self, table: str, session: Session) -> pl.LazyFrame | None:
@@ -170,12 +188,17 @@ class Dump:
         if not paths:
             return None
         if table == "samples":  # user columns come and go between calls
-            frame = pl.concat([pl.scan_parquet(path) for path in paths], how="diagonal_relaxed")
+            frame = pl.concat([_scan([path]) for path in paths], how="diagonal_relaxed")
         else:
-            frame = pl.scan_parquet(paths)
+            frame = _scan(paths)
         if table == "tokens" and session.spec.types.names != self.types.names:
             frame = frame.with_columns(types=_moved_bits(session.spec.types.names, self.types.names))
         return self.visible(session)(frame) if table in ("tokens", "batches", "scalars") else frame
+
+
+def _scan(paths: list[Path]) -> pl.LazyFrame:
+    """Lazy rows of these files, in this order; a folder called "lr=[1e-4]" is no pattern and no partition."""
+    return pl.scan_parquet(paths, glob=False, hive_partitioning=False)
 
 
 def _moved_bits(names: Sequence[str], target: Sequence[str]) -> pl.Expr:
@@ -199,8 +222,9 @@ def open_dump(path: str | PathLike[str], damaged: Literal["error", "skip"] = "er
 
     Args:
         path: the folder a Recorder wrote.
-        damaged: what to do about missing or truncated shards: refuse, or leave them out (they are listed in
-            `Dump.skipped`). Altered bytes of the right length are found by `verify` and by the tally.
+        damaged: what to do about damaged shards. "error" refuses missing and truncated ones, and the tally
+            refuses altered ones when it reads them; "skip" compares every checksum now, which reads the whole
+            dump once, and leaves the damaged ones out (they are listed in `Dump.skipped`).
 
     Raises:
         NotADumpError, NewerFormatError, DamagedDumpError.
@@ -209,12 +233,12 @@ def open_dump(path: str | PathLike[str], damaged: Literal["error", "skip"] = "er
         raise InputError(f"damaged is {damaged!r}; allowed are 'error' and 'skip'")
     folder = Path(path)
     inventory = take_inventory(folder)
-    damage = inventory.damage()
+    damage = inventory.damage(deep=damaged == "skip")
     if damage and damaged == "error":
         first = f"{damage[0].shard} ({damage[0].problem})"
         more = f" and {len(damage) - 1} more" if len(damage) > 1 else ""
         raise DamagedDumpError(
             f"{folder}: damaged shard {first}{more}. `logitbox verify {folder}` lists them; "
-            "open(path, damaged='skip') reads the rest and says what is left out"
+            "open(path, damaged='skip'), or --skip-damaged, reads the rest and says what is left out"
         )
     return Dump(folder, inventory, damage)

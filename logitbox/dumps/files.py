@@ -32,14 +32,15 @@ def write_json(path: Path, data: Mapping[str, Any], *, exclusive: bool = False) 
     Returns:
         False if `exclusive` and the file was there already (it is left as it is), else True.
     """
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        json.dump(data, stream, indent=1, ensure_ascii=False, allow_nan=False)
-        stream.flush()
-        os.fsync(stream.fileno())
     try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
         if exclusive:
-            os.link(temporary, path)  # fails if `path` exists, where a rename would replace it
+            _link(temporary, path)
         else:
             temporary.replace(path)
     except FileExistsError:
@@ -48,6 +49,19 @@ def write_json(path: Path, data: Mapping[str, Any], *, exclusive: bool = False) 
         temporary.unlink(missing_ok=True)
     sync_directory(path.parent)
     return True
+
+
+def _link(temporary: Path, path: Path) -> None:
+    """Give a finished file its name; fails if that exists, where a rename would replace it."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        with path.open("xb") as stream:
+            stream.write(temporary.read_bytes())
+            stream.flush()
+            os.fsync(stream.fileno())
 
 
 def sha256_of(path: Path) -> str:

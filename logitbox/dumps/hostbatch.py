@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,19 +42,26 @@ def read_sample(sample: SampleIds | None, batch: Batch) -> Given:
         if sample.is_floating_point():
             raise InputError(f"sample is a {sample.dtype} tensor; give integer ids or string keys")
         return Given(sample_shape(list(sample.shape), batch), sample.detach().long().clone())
-    values = np.asarray(sample)
-    shape = list(values.shape)
-    if values.size == 0:
-        return Given(sample_shape(shape, batch), torch.zeros(shape, dtype=torch.long))
-    if values.dtype.kind in "US" or all(isinstance(value, str) for value in values.flat):
-        if len(shape) != 1:
-            raise InputError(f"sample holds strings in shape {shape}; give one key a row, or integer ids")
+    values = _as_objects(sample)
+    shape = sample_shape(list(values.shape), batch)
+    if all(isinstance(value, str) for value in values.flat) and values.size:
+        if values.ndim != 1:
+            raise InputError(
+                f"sample holds strings in shape {list(values.shape)}; give one key a row, or integer ids"
+            )
         keys = tuple(str(key) for key in values)
-        ids = torch.tensor([id_of_key(key) for key in keys])
-        return Given(sample_shape(shape, batch), ids, keys)
-    if values.dtype.kind not in "iu":
-        raise InputError(f"sample holds {values.flat[0]!r}; give integer ids or string keys, all of one kind")
-    return Given(sample_shape(shape, batch), torch.from_numpy(values.astype(np.int64)))
+        return Given(shape, torch.tensor([id_of_key(key) for key in keys]), keys)
+    for value in values.flat:
+        if not isinstance(value, (int, np.integer)):
+            raise InputError(f"sample holds {value!r}; give integer ids or string keys, all of one kind")
+    return Given(shape, torch.from_numpy(values.astype(np.int64)))
+
+
+def _as_objects(sample: SampleIds) -> NDArray[Any]:
+    try:
+        return np.asarray(sample, dtype=object)
+    except ValueError as error:
+        raise InputError(f"sample is ragged ({error}); give ids of shape [B] or [B, T]") from error
 
 
 def select_rows(plan: Layout, *, now: bool) -> tuple[Tensor | None, dict[str, Tensor]]:
@@ -99,7 +107,9 @@ def _loss(loss: Tensor | float) -> Tensor:
     if value.numel() != 1:
         raise InputError(f"loss has {value.numel()} values; give the micro-batch's one loss")
     # A device may have no float64; the writer widens it on the host.
-    return value.float().clone() if value.is_floating_point() and value.dtype != torch.float64 else value.clone()
+    return (
+        value.float().clone() if value.is_floating_point() and value.dtype != torch.float64 else value.clone()
+    )
 
 
 def _document_of_tokens(batch: Batch, plan: Layout) -> Tensor:

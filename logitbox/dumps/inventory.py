@@ -9,7 +9,6 @@ from logitbox.dumps.files import sha256_of
 from logitbox.dumps.journal import Journal, ShardEntry, read_journal
 from logitbox.dumps.manifest import Session, read_dump_file, read_sessions
 from logitbox.dumps.schema import TABLES
-from logitbox.errors import DamagedDumpError
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,11 @@ class Shard:
         """What is wrong with the file, None if nothing; `deep` also compares the checksum."""
         if not self.path.is_file():
             return "missing"
-        size = self.path.stat().st_size
-        if size != self.entry.bytes:
-            return f"truncated: {size} of {self.entry.bytes} bytes" if size < self.entry.bytes else f"{size} bytes, journal says {self.entry.bytes}"
+        size, expected = self.path.stat().st_size, self.entry.bytes
+        if size < expected:
+            return f"truncated: {size} of {expected} bytes"
+        if size > expected:
+            return f"altered: {size} bytes, {expected} in the journal"
         if deep and sha256_of(self.path) != self.entry.sha256:
             return "altered: the checksum differs from the journal's"
         return None
@@ -91,10 +92,7 @@ def take_inventory(path: Path) -> Inventory:
     """
     read_dump_file(path)
     sessions = read_sessions(path)
-    try:
-        journals = [read_journal(path / "sessions" / session.owner) for session in sessions]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedDumpError(f"damaged journal: {error}. Restore it from a copy of the dump") from error
+    journals = [read_journal(path / "sessions" / session.owner) for session in sessions]
     shards = [
         Shard(session, entry, path / entry.table / session.owner / Path(entry.name).name)
         for session, journal in zip(sessions, journals, strict=True)

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from logitbox.errors import DamagedDumpError
+
 JOURNAL = "journal.jsonl"
 
 
@@ -64,7 +66,7 @@ def read_journal(folder: Path) -> Journal:
     """Read a journal; an incomplete last line is ignored and told in `torn`.
 
     Raises:
-        ValueError: a line before the last is no JSON object (the file was edited or damaged).
+        DamagedDumpError: a line before the last cannot be understood (the file was edited or damaged).
     """
     path = folder / JOURNAL
     if not path.exists():
@@ -76,22 +78,34 @@ def read_journal(folder: Path) -> Journal:
     calls = rows = 0
     closed = False
     for number, line in enumerate(lines[:-1], start=1):
-        event = _parse(line, path, number)
-        kind = event.get("event")
-        if kind == "shard":
-            shards.append(ShardEntry(**{name: event[name] for name in ShardEntry.__dataclass_fields__}))
-        elif kind == "dropped":
-            calls, rows = calls + int(event["calls"]), rows + int(event["rows"])
-        elif kind == "close":
-            closed = True
+        try:
+            event = _parse(line)
+            kind = event.get("event")
+            if kind == "shard":
+                shards.append(_shard_entry(event))
+            elif kind == "dropped":
+                calls, rows = calls + int(event["calls"]), rows + int(event["rows"])
+            elif kind == "close":
+                closed = True
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedDumpError(
+                f"{path}, line {number} is damaged ({error!r}); restore it from a copy of the dump"
+            ) from error
     return Journal(tuple(shards), calls, rows, closed, torn)
 
 
-def _parse(line: str, path: Path, number: int) -> dict[str, Any]:
-    try:
-        event = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {number}: not JSON ({error.msg})") from error
+def _parse(line: str) -> dict[str, Any]:
+    event = json.loads(line)
     if not isinstance(event, dict):
-        raise ValueError(f"{path}, line {number}: not a JSON object")
+        raise TypeError("not a JSON object")
     return event
+
+
+def _shard_entry(event: Mapping[str, Any]) -> ShardEntry:
+    return ShardEntry(
+        table=str(event["table"]),
+        name=str(event["name"]),
+        rows=int(event["rows"]),
+        bytes=int(event["bytes"]),
+        sha256=str(event["sha256"]),
+    )

@@ -10,15 +10,7 @@ import torch
 from torch import Tensor
 
 from logitbox.dumps.flags import Flag
-from logitbox.dumps.measures import TOKEN_MEASURES
-
-LIVE_KEYS = {"nll": "nll", "entropy": "entropy", "correct": "token_acc", "correct_top5": "token_acc_top5"}
-"""Measure to key of its token mean, in the trainer's log."""
-
-
-def phase_prefix(phase: str) -> str:
-    """Key prefix of a phase in seed 000's family: bare for train, `<phase>_` otherwise."""
-    return "" if phase == "train" else f"{phase}_"
+from logitbox.dumps.measures import LIVE_KEYS, TOKEN_MEASURES, phase_prefix
 
 
 @dataclass
@@ -42,8 +34,8 @@ class LiveMetrics:
         Rows that are not finite are left out of the means and counted in `n_nonfinite`.
 
         Args:
-            all_reduce: sum over the ranks of the default process group first; every rank must call it, also
-                one that recorded nothing.
+            all_reduce: sum over the ranks of the default process group, if there is one, first; every rank
+                must call it, also one that recorded nothing.
         """
         metrics: dict[str, float] = {}
         for phase, sums in sorted((_reduced(self._sums) if all_reduce else self._sums).items()):
@@ -59,6 +51,8 @@ class LiveMetrics:
 
 def _reduced(mine: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Sums over all ranks; phases that one rank has not seen count as nothing there."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return dict(mine)
     seen: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(seen, sorted(mine))
     phases = sorted({phase for rank in seen for phase in rank})

@@ -54,7 +54,10 @@ class Session:
     def from_json(cls, data: Mapping[str, Any]) -> Session:
         """Read what `to_json` wrote; unknown keys are ignored."""
         plain = {name: data[name] for name in cls.__dataclass_fields__ if name != "spec" and name in data}
-        return cls(spec=RecordSpec.from_json(data["record"]), **plain)
+        session = cls(spec=RecordSpec.from_json(data["record"]), **plain)
+        if session.ordinal < 0 or not isinstance(session.rank, int):
+            raise ValueError(f"session {session.session!r}, rank {session.rank!r}")
+        return session
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -62,7 +65,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DamagedDumpError(f"{path} is not readable JSON ({error}); restore it from a copy of the dump") from error
+        raise DamagedDumpError(
+            f"{path} is not readable JSON ({error}); restore it from a copy of the dump"
+        ) from error
     if not isinstance(data, dict):
         raise DamagedDumpError(f"{path} does not hold a JSON object; restore it from a copy of the dump")
     return data
@@ -79,7 +84,9 @@ def read_dump_file(path: Path) -> dict[str, Any]:
         raise NotADumpError(f"{path} does not exist; give the folder that a Recorder wrote")
     marker = path / DUMP_FILE
     if not marker.is_file():
-        raise NotADumpError(f"{path} is not a dump (it has no {DUMP_FILE}); give the folder that a Recorder wrote")
+        raise NotADumpError(
+            f"{path} is not a dump (it has no {DUMP_FILE}); give the folder that a Recorder wrote"
+        )
     data = read_json(marker)
     check_format(str(data.get("format")), marker)
     return data
@@ -88,8 +95,10 @@ def read_dump_file(path: Path) -> dict[str, Any]:
 def check_format(name: str, where: Path) -> None:
     """Refuse formats this version does not know."""
     family, _, number = name.partition("/")
-    if family != FORMAT_NAME or not number.isdigit():
-        raise NotADumpError(f"{where} has format {name!r}; this version reads {FORMAT_NAME}/1 to /{FORMAT_VERSION}")
+    if family != FORMAT_NAME or not number.isdecimal() or int(number) < 1:
+        raise NotADumpError(
+            f"{where} has format {name!r}; this version reads {FORMAT_NAME}/1 to /{FORMAT_VERSION}"
+        )
     if int(number) > FORMAT_VERSION:
         raise NewerFormatError(
             f"{where} has format {name}; this version reads up to {FORMAT_NAME}/{FORMAT_VERSION}. Upgrade logitbox"
@@ -103,7 +112,12 @@ def read_sessions(path: Path) -> list[Session]:
         data = read_json(file)
         check_format(str(data.get("format")), file)
         try:
-            sessions.append(Session.from_json(data))
+            session = Session.from_json(data)
         except (KeyError, TypeError, ValueError) as error:
-            raise DamagedDumpError(f"{file} lacks or garbles {error}; restore it from a copy of the dump") from error
+            raise DamagedDumpError(
+                f"{file} lacks or garbles something ({error!r}); restore it from a copy of the dump"
+            ) from error
+        if session.owner != file.parent.name:  # the name leads to its files; it must not lead elsewhere
+            raise DamagedDumpError(f"{file} says it is {session.owner!r}; restore it from a copy of the dump")
+        sessions.append(session)
     return sorted(sessions, key=lambda session: (session.ordinal, session.session, session.rank))

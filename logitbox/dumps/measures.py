@@ -48,3 +48,11 @@ TOKEN_MEASURES: tuple[Measure, ...] = (
     Measure("confidence", ("top_nll",), lambda c: _probability(c["top_nll"])),
 )
 """Measures every dump has."""
+
+LIVE_KEYS = {"nll": "nll", "entropy": "entropy", "correct": "token_acc", "correct_top5": "token_acc_top5"}
+"""Measure to key of its token mean, in the trainer's log."""
+
+
+def phase_prefix(phase: str) -> str:
+    """Key prefix of a phase in seed 000's family: bare for train, `<phase>_` otherwise."""
+    return "" if phase == "train" else f"{phase}_"

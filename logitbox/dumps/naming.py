@@ -44,9 +44,7 @@ class SampleNamer:
         book: what is known of earlier samples.
     """
 
-    def __init__(
-        self, task: NamingTask, where: Where, batch: Mapping[str, Array], book: SampleBook
-    ) -> None:
+    def __init__(self, task: NamingTask, where: Where, batch: Mapping[str, Array], book: SampleBook) -> None:
         self._task, self._where, self._batch, self._book = task, where, batch, book
         self._shape = batch["labels"].shape
         self._width = int(self._shape[1])

@@ -11,7 +11,9 @@ from torch import Tensor
 from logitbox.dumps.spec import OrderedSpec
 
 
-def gaussian_target(gold_bin: Tensor, n_bins: int, spec: OrderedSpec, dtype: torch.dtype = torch.float32) -> Tensor:
+def gaussian_target(
+    gold_bin: Tensor, n_bins: int, spec: OrderedSpec, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Target distribution q, shape [rows, n_bins]: a Gaussian at the gold bin, cut off and renormalised.
 
     Args:

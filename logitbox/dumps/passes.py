@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-import pyarrow as pa
-
+from logitbox.dumps.arrow import ArrowArray, constant
 from logitbox.dumps.schema import WHERE
 
 _REMEMBERED_STEPS = 100_000
@@ -24,12 +23,11 @@ class Where:
     micro: int
     rank: int
 
-    def columns(self, count: int) -> dict[str, pa.Array]:
+    def columns(self, count: int) -> dict[str, ArrowArray]:
         """The `WHERE` columns, each repeated `count` times."""
         values = (self.phase, self.dataset, self.pass_, self.step, self.epoch, self.micro, self.rank)
         return {
-            name: pa.repeat(pa.scalar(value, dtype), count)
-            for (name, dtype), value in zip(WHERE, values, strict=True)
+            name: constant(value, dtype, count) for (name, dtype), value in zip(WHERE, values, strict=True)
         }
 
 
@@ -52,7 +50,7 @@ class PassClock:
         self._renewed.add((phase, dataset))
 
     def place(
-        self, phase: str, dataset: str, step: int, *, epoch: float | None = None, micro: int | None = None
+        self, phase: str, dataset: str, step: int, epoch: float | None = None, micro: int | None = None
     ) -> Where:
         """Count one micro-batch in. Coming back to an evaluation phase begins a pass; to training, none."""
         if phase != self._phase:
@@ -66,7 +64,8 @@ class PassClock:
         if begins:
             self._begin(phase, dataset, step)
             last_micro = -1
-        number = last_micro + 1 if micro is None else micro
+        number = last_micro + 1 if micro is None else int(micro)
+        epoch = None if epoch is None else float(epoch)
         self._last[stream] = (step, number)
         return Where(phase, dataset, self._passes[phase, dataset, step] - 1, step, epoch, number, self.rank)
 

@@ -131,15 +131,21 @@ def _like_labels(name: str, value: Tensor | None, shape: torch.Size, *, flat: bo
     return value.detach().unsqueeze(1) if flat else value.detach()
 
 
-def _check_masks(name: str, value: object, shape: torch.Size, *, flat: bool) -> Mapping[str, Tensor] | Tensor | None:
+def _check_masks(
+    name: str, value: object, shape: torch.Size, *, flat: bool
+) -> Mapping[str, Tensor] | Tensor | None:
     if value is None:
         return None
     if isinstance(value, Tensor):
         if value.is_floating_point() or value.dtype == torch.bool:
-            raise InputError(f"{name} is a {value.dtype} tensor; give integer bits, or a dict of boolean masks")
+            raise InputError(
+                f"{name} is a {value.dtype} tensor; give integer bits, or a dict of boolean masks"
+            )
         return _like_labels(name, value, shape, flat=flat)
     if not isinstance(value, Mapping):
-        raise InputError(f"{name} is a {type(value).__name__}; give a tensor of bits or a dict of boolean masks")
+        raise InputError(
+            f"{name} is a {type(value).__name__}; give a tensor of bits or a dict of boolean masks"
+        )
     checked: dict[str, Tensor] = {}
     for key, mask in value.items():
         tensor = _like_labels(f"{name}[{key!r}]", mask, shape, flat=flat)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import atexit
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -16,27 +13,21 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from logitbox.dumps.flags import IGNORED
+from logitbox.dumps.hostbatch import SampleIds, read_sample, select_rows, whole_batch
 from logitbox.dumps.live import LiveMetrics
-from logitbox.dumps.locks import RankLock
 from logitbox.dumps.manifest import Session
-from logitbox.dumps.positions import Batch, Layout, layout, make_batch, sample_shape
-from logitbox.dumps.reduce import GroupIndex, Targets, reduce_logits
-from logitbox.dumps.rows import Given, TokenJob, Where
+from logitbox.dumps.naming import NamingTask
+from logitbox.dumps.passes import PassClock
+from logitbox.dumps.positions import Batch, Layout, layout, make_batch
+from logitbox.dumps.reduce import GroupIndex, Targets, plain_arithmetic, reduce_logits
+from logitbox.dumps.rows import TokenJob
 from logitbox.dumps.samples import SampleBook
-from logitbox.dumps.session import (
-    agree_on_session,
-    create_dump,
-    find_place,
-    known_vocabularies,
-    versions,
-    write_session,
-)
+from logitbox.dumps.session import Place, find_place, holds_vocabulary, open_session
 from logitbox.dumps.spec import LseBeta, Scope, TokenTypes, build_spec
-from logitbox.dumps.transfer import HostCopier, Pending
-from logitbox.dumps.usertables import SamplesJob, samples_table, scalars_job, vocab_job
+from logitbox.dumps.transfer import HostCopier, Pending, to_device
+from logitbox.dumps.usertables import SampleColumns, SamplesJob, scalars_job, vocab_job
 from logitbox.dumps.vocabulary import Tokenizer, build_vocabulary
-from logitbox.dumps.writer import Job, OnFull, Writer, WriterOptions
+from logitbox.dumps.writer import OnFull, Writer, WriterOptions
 from logitbox.errors import InputError
 
 Bits = Tensor | Mapping[str, Tensor] | None
@@ -63,12 +54,10 @@ class Recorder:
         length_unit: unit of the `length` column of `samples`, such as "s"; only noted.
         rank, world, session: from torch.distributed where it is initialised; else 0, 1 and a new id.
         on_full: what to do when the writer is behind: "wait", or "drop" the micro-batch and count it.
-        queue_size, shard_rows, flush_seconds: limits of the writer (micro-batches waiting, rows a shard,
-            longest time between shards).
+        queue_size, shard_rows, flush_seconds: most micro-batches waiting, rows a shard, time between shards.
 
     Raises:
-        InputError: an argument is out of range; nothing was written.
-        NotADumpError, LockedError: the folder holds something else, or is being recorded.
+        InputError, NotADumpError, LockedError: a bad argument, another folder's contents, a live Recorder.
     """
 
     def __init__(
@@ -81,10 +70,10 @@ class Recorder:
         types: TokenTypes | Sequence[str] | None = None,
         every: int = 1,
         scope: Scope = "supervised",
-        probes: bool = False,  # noqa: FBT001, FBT002 (the contract's order)
+        probes: bool = False,
         lse_beta: LseBeta | bool = "eval",
         resume_from: int | None = None,
-        enabled: bool = True,  # noqa: FBT001, FBT002
+        enabled: bool = True,
         *,
         vocab_size: int | None = None,
         accumulation: int | None = None,
@@ -102,41 +91,31 @@ class Recorder:
         self._live = LiveMetrics()
         self._closed = False
         if every < 1:
-            raise InputError(f"every is {every}; it must be 1 or more (record each that many-th training step)")
-        if on_full not in ("wait", "drop"):
-            raise InputError(f"on_full is {on_full!r}; allowed are 'wait' and 'drop'")
-        for name, value in (("queue_size", queue_size), ("shard_rows", shard_rows)):
-            if value < 1:
-                raise InputError(f"{name} is {value}; it must be 1 or more")
+            raise InputError(f"every is {every}; it must be 1 or more")
+        options = WriterOptions(shard_rows, flush_seconds, queue_size, on_full)
         self._vocabulary = build_vocabulary(vocab, vocab_size)
         self.spec = build_spec(
             self._vocabulary.size, k, groups, ordered, types, probes=probes, lse_beta=lse_beta, scope=scope
         )
         if not enabled:
             return
-        place = find_place(rank, world, session)
-        create_dump(self.path)
-        self._lock = RankLock(self.path, place.rank)
+        draft = Session(
+            session="",
+            rank=0,
+            world=1,
+            spec=self.spec,
+            every=every,
+            accumulation=accumulation,
+            resume_from=resume_from,
+            length_unit=length_unit,
+            **self._vocabulary.noted(),
+        )
+        self._open(find_place(rank, world, session), draft, options)
+
+    def _open(self, place: Place, draft: Session, options: WriterOptions) -> None:
+        self.session, self._lock = open_session(self.path, place, draft)
         try:
-            told = self._vocabulary.fingerprint in known_vocabularies(self.path)
-            self.session = Session(
-                session=agree_on_session(self.path, place),
-                rank=place.rank,
-                world=place.world,
-                spec=self.spec,
-                every=every,
-                accumulation=accumulation,
-                resume_from=resume_from,
-                vocabulary_fingerprint=self._vocabulary.fingerprint,
-                has_token_text=bool(self._vocabulary.tokens),
-                bos=self._vocabulary.bos,
-                eos=self._vocabulary.eos,
-                length_unit=length_unit,
-                started=datetime.now(UTC).isoformat(timespec="seconds"),
-                versions=versions(),
-            )
-            write_session(self.path, self.session)
-            options = WriterOptions(shard_rows, flush_seconds, queue_size, on_full)
+            told = holds_vocabulary(self.path, self.session.vocabulary_fingerprint)
             self._writer = Writer(self.path, self.session.owner, options)
         except BaseException:
             self._lock.release()
@@ -144,9 +123,10 @@ class Recorder:
         self._groups = GroupIndex(self.spec)
         self._copier = HostCopier()
         self._book = SampleBook()
-        self._clock = _PassClock()
+        self._sample_columns = SampleColumns(self.spec)
+        self._clock = PassClock(self.session.rank)
         atexit.register(self.close)  # a script that forgets close() loses nothing
-        if self._vocabulary.tokens and place.rank == 0 and not told:
+        if self._vocabulary.tokens and self.session.rank == 0 and not told:
             self._writer.put(vocab_job(self._vocabulary, self.spec))
 
     def record(
@@ -156,7 +136,7 @@ class Recorder:
         step: int = 0,
         phase: str = "train",
         dataset: str = "",
-        sample: Sequence[int] | Sequence[str] | Tensor | None = None,
+        sample: SampleIds | None = None,
         micro: int | None = None,
         epoch: float | None = None,
         input_ids: Tensor | None = None,
@@ -166,7 +146,7 @@ class Recorder:
         flags: Bits = None,
         weight: Tensor | None = None,
         loss: Tensor | float | None = None,
-        shift: bool = True,  # noqa: FBT001, FBT002 (the contract's order)
+        shift: bool = True,
     ) -> None:
         """Record one micro-batch. Returns at once; nothing here waits for a device or a disk.
 
@@ -180,10 +160,15 @@ class Recorder:
                 sample is recognised by its tokens, packed documents apart.
             micro: index of the micro-batch in its step; counted unless given.
             epoch: epoch, if known.
-            input_ids, attention_mask, position_ids, weight: [B, T], like the labels.
-            types: masks of token types, or their bits; flags: masks or bits of `Flag`.
+            input_ids: token ids, in the shape of the labels, like all that follow.
+            attention_mask: 0 where there is padding.
+            position_ids: place of each token in its document; starting anew tells packed documents apart.
+            types: masks of token types by name, or their bits.
+            flags: masks by name (`image`, `duplicate`, …), or bits of `Flag`.
+            weight: loss weight of each token.
             loss: the trainer's own loss of this micro-batch, kept beside.
-            shift: True if labels are unshifted (row i predicts label i + 1), False if aligned.
+            shift: True if row i predicts token i + 1 (labels, input_ids and the rest as the model takes them),
+                False if everything is aligned with the rows already.
 
         Raises:
             InputError: shapes, ids or names that do not fit; the batch is not recorded.
@@ -191,40 +176,42 @@ class Recorder:
         """
         if not self._is_due(step, phase):
             return
-        batch = make_batch(
-            logits,
-            labels,
-            self.spec,
-            shift=shift,
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            weight=weight,
-            types=types,
-            flags=flags,
-        )
-        given = self._given(sample, batch)
-        plan = layout(batch, self.spec) if labels.numel() else None
-        where = self._clock.place(phase, dataset, int(step), epoch, micro, self.session.rank)
-        self._put(
-            TokenJob(
-                where=where,
+        device = logits.device if isinstance(logits, Tensor) else torch.device("cpu")
+        with plain_arithmetic(device):
+            batch = make_batch(
+                logits,
+                labels,
+                self.spec,
+                shift=shift,
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                weight=weight,
+                types=types,
+                flags=flags,
+            )
+            given = read_sample(sample, batch)
+            plan = layout(batch, self.spec) if batch.labels.numel() else None
+            whole = whole_batch(batch, plan, given, loss)
+            self._writer.check()
+            job = TokenJob(
                 spec=self.spec,
                 vocabulary=self._vocabulary,
-                given=given,
+                naming=NamingTask(given.kind, given.keys, batch.shift, batch.flat, position_ids is not None),
                 shape=(batch.labels.shape[0], batch.labels.shape[1]),
                 reduced=self._reduced(batch, plan, phase),
-                whole=self._copier.start(_whole(batch, plan, loss)),
+                whole=self._copier.start(whole),
                 book=self._book,
                 types_given=frozenset(self.spec.types.names if isinstance(types, Tensor) else types or ()),
+                where=self._clock.place(str(phase), str(dataset), int(step), epoch, micro),
             )
-        )
+        self._writer.put(job, may_drop=True)
 
     def start_pass(self, phase: str, dataset: str = "") -> None:
         """Say that the next `record` of this phase and dataset begins a new pass over the data.
 
         Needed only where the same step is evaluated twice in a row; a pass also begins by itself when
-        another phase came in between or the given `micro` went back.
+        another phase came in between (for evaluations) or the given `micro` went back.
         """
         if self.enabled:
             self._clock.new_pass(phase, dataset)
@@ -232,7 +219,7 @@ class Recorder:
     def scalars(self, step: int, values: Mapping[str, Any], phase: str = "train") -> None:
         """Keep what the trainer itself logged, one row a key."""
         if self._is_open():
-            self._put(scalars_job(step, values, phase, time.time(), self.spec))
+            self._writer.put(scalars_job(step, values, phase, time.time(), self.spec))
 
     def samples(self, frame: Any) -> None:
         """Keep metadata of samples: `sample` or `key`, and any of `source`, `group`, `length`, others.
@@ -241,7 +228,7 @@ class Recorder:
             frame: a polars, pandas or pyarrow table, or a dict of lists.
         """
         if self._is_open():
-            self._put(SamplesJob(samples_table(frame, self.spec), self._book))
+            self._writer.put(SamplesJob(self._sample_columns.table(frame), self._book))
 
     def metrics(self, *, all_reduce: bool = False) -> dict[str, float]:
         """Token means since the last call, as a plain dict ready for a trainer's log.
@@ -249,7 +236,7 @@ class Recorder:
         Args:
             all_reduce: sum over all ranks first; every rank must call it.
         """
-        return self._live.read(all_reduce=all_reduce)
+        return self._live.read(all_reduce=all_reduce) if self.enabled else {}
 
     def flush(self) -> None:
         """Block until everything recorded so far is in finished shards."""
@@ -289,99 +276,24 @@ class Recorder:
         return self.enabled
 
     def _is_due(self, step: int, phase: str) -> bool:
-        return self._is_open() and (phase != "train" or step % self.session.every == 0)
-
-    def _put(self, job: Job) -> None:
-        self._writer.put(job)
-
-    def _given(self, sample: Sequence[int] | Sequence[str] | Tensor | None, batch: Batch) -> Given:
-        if sample is None:
-            return Given(None, per_token=False, flat=batch.flat)
-        per_token = sample_shape(sample, batch) == "token"
-        if per_token and isinstance(sample, Tensor) and batch.shift:
-            sample = torch.cat([sample[:, 1:], sample[:, -1:]], dim=1)
-        host = sample.detach().cpu().numpy().copy() if isinstance(sample, Tensor) else list(sample)
-        return Given(host, per_token=per_token, flat=batch.flat)
+        return self._is_open() and (phase != "train" or int(step) % self.session.every == 0)
 
     def _reduced(self, batch: Batch, plan: Layout | None, phase: str) -> Pending:
         """Start the reduction of the rows to keep, and their copy to the host."""
+        nothing = Pending({"gold": torch.zeros(0, dtype=torch.long)})
         if plan is None:
-            return Pending({"gold": torch.zeros(0, dtype=torch.long)})
-        flat = batch.logits.reshape(-1, self.spec.vocab_size)
-        rows, columns = _chosen(plan, flat.device)
+            return nothing
+        device = batch.logits.device
+        rows, columns = select_rows(plan, now=plan.keep.device.type == "cpu")
         if rows is not None and len(rows) == 0:
-            return Pending({"gold": torch.zeros(0, dtype=torch.long)})
-        columns = {name: value.to(flat.device, non_blocking=True) for name, value in columns.items()}
-        targets = Targets(columns["gold"], columns.get("left"), columns.get("right"))
-        index = None if rows is None else rows.to(flat.device, non_blocking=True)
+            return nothing
+        columns = {name: to_device(value, device) for name, value in columns.items()}
         columns |= reduce_logits(
-            flat, index, targets, self._groups, lse_beta=self.spec.records_lse_beta(phase)
+            batch.logits,
+            None if rows is None else to_device(rows, device),
+            Targets(columns["gold"], columns.get("left"), columns.get("right")),
+            self._groups,
+            lse_beta=self.spec.records_lse_beta(phase),
         )
         self._live.add(phase, columns)
         return self._copier.start(columns)
-
-
-def _chosen(plan: Layout, device: torch.device) -> tuple[Tensor | None, dict[str, Tensor]]:
-    """Row numbers to reduce and their columns; all rows where choosing would mean waiting for a device."""
-    columns = {"gold": plan.gold, **plan.columns}
-    if plan.left is not None and plan.right is not None:
-        columns |= {"left": plan.left, "right": plan.right}
-    columns["row"] = torch.arange(len(plan.gold), device=plan.gold.device)
-    if plan.keep.device.type != "cpu":
-        return None, columns | {"keep": plan.keep}
-    rows = plan.keep.nonzero().squeeze(1)
-    return rows, {name: value[rows] for name, value in columns.items()}
-
-
-def _whole(batch: Batch, plan: Layout | None, loss: Tensor | float | None) -> dict[str, Tensor]:
-    """What naming samples and the `batches` row need of the whole batch, as private copies."""
-    supervised = batch.labels[:, 1:] if batch.shift else batch.labels
-    whole = {"n_supervised": (supervised != IGNORED).sum().reshape(1), "labels": batch.labels.clone()}
-    if plan is not None:
-        whole["doc"] = _document_of_tokens(batch, plan)
-    if batch.input_ids is not None:
-        whole["input_ids"] = batch.input_ids.clone()
-    if batch.attention_mask is not None:
-        whole["mask"] = batch.attention_mask != 0
-    if loss is not None:
-        whole["loss"] = torch.as_tensor(loss).detach().double().reshape(-1)[:1].clone()
-    return whole
-
-
-def _document_of_tokens(batch: Batch, plan: Layout) -> Tensor:
-    """Document number of each token [B, T] (the layout's is per target)."""
-    doc = plan.columns["doc"].view_as(batch.labels)
-    return torch.cat([torch.zeros_like(doc[:, :1]), doc[:, :-1]], dim=1) if batch.shift else doc
-
-
-@dataclass
-class _PassClock:
-    """Counts passes and micro-batches, so that every row has an identity."""
-
-    _passes: Counter[tuple[str, str, int]] = field(default_factory=Counter[tuple[str, str, int]])
-    _last: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict[tuple[str, str], tuple[int, int]])
-    """(phase, dataset) to (step, micro) of its latest micro-batch."""
-    _phase: str = ""
-    _renewed: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
-
-    def new_pass(self, phase: str, dataset: str) -> None:
-        self._renewed.add((phase, dataset))
-
-    def place(self, phase: str, dataset: str, step: int, epoch: float | None, micro: int | None, rank: int) -> Where:
-        if phase != self._phase:
-            self._renewed |= {key for key in self._last if key[0] == phase}
-            self._phase = phase
-        stream = (phase, dataset)
-        last_step, last_micro = self._last.get(stream, (None, -1))
-        same_step = step == last_step
-        again = same_step and (stream in self._renewed or (micro is not None and micro < last_micro))
-        self._renewed.discard(stream)
-        key = (phase, dataset, step)
-        if again or not same_step:
-            self._passes[key] += 1
-            last_micro = -1
-        number = last_micro + 1 if micro is None else int(micro)
-        self._last[stream] = (step, number)
-        return Where(phase, dataset, self._passes[key] - 1, step, epoch, number, rank)
-
-

@@ -7,7 +7,8 @@ Nothing here waits for the device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -39,7 +40,9 @@ class GroupIndex:
     """Device copies of the groups' ids, made once per device."""
 
     spec: RecordSpec
-    _ids: dict[tuple[str, torch.device], Tensor] = field(default_factory=dict[tuple[str, torch.device], Tensor])
+    _ids: dict[tuple[str, torch.device], Tensor] = field(
+        default_factory=dict[tuple[str, torch.device], Tensor]
+    )
 
     def columns(self, values: Tensor, group: Group) -> Tensor:
         """The group's columns of `values` [rows, V], in group order (a view for a range of ids)."""
@@ -62,7 +65,6 @@ class GroupIndex:
         return self._ids[key]
 
 
-@torch.no_grad()
 def reduce_logits(
     logits: Tensor, rows: Tensor | None, targets: Targets, groups: GroupIndex, *, lse_beta: bool
 ) -> dict[str, Tensor]:
@@ -79,13 +81,25 @@ def reduce_logits(
         Column name to tensor of shape [rows] or [rows, width]. Where `gold` is −1 the gold-dependent
         columns are meaningless, and so are ordered columns where gold is outside the group.
     """
-    flat = _flat(logits)
+    flat = _flat(logits.detach())
     count = logits.shape[:-1].numel() if rows is None else rows.shape[0]
-    parts = [
-        _reduce_chunk(_take(flat, rows, part), _slice(targets, part), groups, lse_beta=lse_beta)
-        for part in _chunks(count, logits)
-    ]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    with plain_arithmetic(logits.device):
+        parts = [
+            _reduce_chunk(_take(flat, rows, part), _slice(targets, part), groups, lse_beta=lse_beta)
+            for part in _chunks(count, logits)
+        ]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+@contextmanager
+def plain_arithmetic(device: torch.device) -> Generator[None]:
+    """No graph and no autocast, which changes dtypes and refuses to concatenate float16 and float64."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        for kind in {"cpu", device.type}:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 def _chunks(count: int, logits: Tensor) -> Iterator[slice]:
@@ -130,7 +144,9 @@ def _reduce_chunk(x: Tensor, targets: Targets, groups: GroupIndex, *, lse_beta: 
 
     d = x.sub_(m)  # x is a private copy; from here on it holds the distances below the best logit
     group_lse = {group.name: torch.logsumexp(groups.columns(d, group), dim=1) for group in spec.groups}
-    ordered = {name: _ordered(d, targets.gold, name, options, groups) for name, options in spec.ordered.items()}
+    ordered = {
+        name: _ordered(d, targets.gold, name, options, groups) for name, options in spec.ordered.items()
+    }
     d.clamp_(min=_FAR)
     e = torch.exp(d, out=buffer)
     t = (d * e).sum(dim=1)
@@ -149,12 +165,7 @@ def _reduce_chunk(x: Tensor, targets: Targets, groups: GroupIndex, *, lse_beta: 
         "tail_mass": tail / s,
     }
     columns |= {name: gap.squeeze(1) + ln_s for name, gap in probes.items()}
-    logmass = {name: (lse - ln_s).clamp(max=0.0) for name, lse in group_lse.items()}
-    columns |= {f"logmass_{name}": value for name, value in logmass.items()}
-    for name, scores in ordered.items():
-        if "gate" not in scores:  # at T = 1 the sums at hand serve
-            scores["gate"] = -logmass[name]
-        columns |= {f"{name}_{score}": value for score, value in scores.items()}
+    columns |= _group_columns(group_lse, ordered, ln_s)
     if lse_beta:
         columns["lse_beta"] = _lse_beta(d, m, buffer)
     return {name: value.float() if value.dtype == torch.float64 else value for name, value in columns.items()}
@@ -191,7 +202,9 @@ def _finite_columns(x: Tensor, buffer: Tensor) -> dict[str, Tensor]:
     return {"n_finite": n_finite.to(torch.int32), "mean_logit": mean}
 
 
-def _ordered(d: Tensor, gold: Tensor, name: str, options: OrderedSpec, groups: GroupIndex) -> dict[str, Tensor]:
+def _ordered(
+    d: Tensor, gold: Tensor, name: str, options: OrderedSpec, groups: GroupIndex
+) -> dict[str, Tensor]:
     group = groups.spec.group(name)
     bins, _ = groups.bins(gold, group)
     inside = groups.columns(d, group)
@@ -200,6 +213,18 @@ def _ordered(d: Tensor, gold: Tensor, name: str, options: OrderedSpec, groups: G
         whole, part = (torch.logsumexp(values / options.gate_at, dim=1) for values in (d, inside))
         scores["gate"] = (whole - part).clamp(min=0.0)
     return scores
+
+
+def _group_columns(
+    group_lse: dict[str, Tensor], ordered: dict[str, dict[str, Tensor]], ln_s: Tensor
+) -> dict[str, Tensor]:
+    """Mass columns of all groups, and the scores of the ordered ones under their column names."""
+    logmass = {name: (lse - ln_s).clamp(max=0.0) for name, lse in group_lse.items()}
+    columns = {f"logmass_{name}": value for name, value in logmass.items()}
+    for name, scores in ordered.items():
+        at_one = {"gate": -logmass[name]}  # at T = 1 the sums at hand serve
+        columns |= {f"{name}_{score}": value for score, value in (at_one | scores).items()}
+    return columns
 
 
 def _lse_beta(d: Tensor, m: Tensor, buffer: Tensor) -> Tensor:

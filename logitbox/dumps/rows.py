@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from logitbox.dumps.arrow import ArrowArray, constant, fixed_lists
 from logitbox.dumps.flags import Flag
 from logitbox.dumps.naming import NamingTask, SampleNamer
 from logitbox.dumps.passes import Where
@@ -69,7 +70,9 @@ class TokenJob:
     def _tokens(self, columns: dict[str, Array]) -> pa.Table:
         gold = columns["gold"]
         count = len(gold)
-        columns["flags"] = as_int64(columns["flags"]) | _value_flags(columns) | _id_flags(gold, self.vocabulary)
+        columns["flags"] = (
+            as_int64(columns["flags"]) | _value_flags(columns) | _id_flags(gold, self.vocabulary)
+        )
         columns["types"] = as_int64(columns["types"]) | self._group_types(gold)
         columns.setdefault("weight", np.ones(count, dtype=np.float32))
         missing = self._missing(columns)
@@ -77,7 +80,9 @@ class TokenJob:
         arrays = self.where.columns(count)
         for column in schema:
             if column.name not in arrays:
-                arrays[column.name] = _arrow(columns.get(column.name), missing.get(column.name), column.type, count)
+                arrays[column.name] = _arrow(
+                    columns.get(column.name), missing.get(column.name), column.type, count
+                )
         return pa.table({name: arrays[name] for name in schema.names}, schema=schema)
 
     def _missing(self, columns: Mapping[str, Array]) -> dict[str, NDArray[np.bool_]]:
@@ -125,7 +130,9 @@ def _check_gold(columns: Mapping[str, Array], vocab_size: int) -> None:
 
 def _value_flags(columns: Mapping[str, Array]) -> NDArray[np.int64]:
     known = columns["gold"] >= 0
-    finite = np.isfinite(columns["lse"]) & np.isfinite(columns["entropy"]) & (np.isfinite(columns["nll"]) | ~known)
+    finite = (
+        np.isfinite(columns["lse"]) & np.isfinite(columns["entropy"]) & (np.isfinite(columns["nll"]) | ~known)
+    )
     return np.where(finite, 0, int(Flag.NONFINITE))
 
 
@@ -141,12 +148,11 @@ def _id_flags(gold: Array, vocabulary: Vocabulary) -> NDArray[np.int64]:
 
 def _arrow(
     values: Array | None, missing: NDArray[np.bool_] | None, dtype: pa.DataType, count: int
-) -> pa.Array:
+) -> ArrowArray:
     if values is None:
-        return pa.repeat(pa.scalar(None, dtype), count)
+        return constant(None, dtype, count)
     if isinstance(dtype, pa.ListType):
-        offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.reshape(-1)).cast(dtype.value_type))
+        return fixed_lists(values, dtype)
     return pa.array(values, mask=missing, from_pandas=False).cast(dtype)
 
 

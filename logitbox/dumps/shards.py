@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +13,19 @@ from logitbox.dumps.files import sha256_of, sync_directory
 from logitbox.dumps.journal import ShardEntry
 
 _SPLIT = (pa.float32(), pa.float64(), pa.int32(), pa.uint32(), pa.int64())
-_REPETITIVE = ("phase", "dataset", "pass", "step", "epoch", "micro", "rank", "sample", "flags", "types", "weight")
+_REPETITIVE = (
+    "phase",
+    "dataset",
+    "pass",
+    "step",
+    "epoch",
+    "micro",
+    "rank",
+    "sample",
+    "flags",
+    "types",
+    "weight",
+)
 """Long runs of few values: dictionary encoding stores them in a few bits."""
 
 
@@ -20,14 +33,17 @@ def write_shard(table: pa.Table, folder: Path, name: str, number: int) -> ShardE
     """Write `table` as shard `number` of the table called `name` and return its journal entry.
 
     Args:
+        table: the rows.
         folder: the (session, rank) folder of that table; created if missing.
+        name: name of the table.
+        number: number of the shard in its folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{number:06d}.parquet"
     temporary = path.with_suffix(".parquet.tmp")
     try:
         with temporary.open("wb") as stream:
-            pq.write_table(table, stream, **_options(table.schema))
+            _write(table, stream)
             stream.flush()
             os.fsync(stream.fileno())
         entry = ShardEntry(name, path.name, table.num_rows, temporary.stat().st_size, sha256_of(temporary))
@@ -39,26 +55,33 @@ def write_shard(table: pa.Table, folder: Path, name: str, number: int) -> ShardE
     return entry
 
 
-def _options(schema: pa.Schema) -> dict[str, object]:
-    """zstd 1; bytes of numbers split into streams, which zstd then packs better.
+def _write(table: pa.Table, stream: IO[bytes]) -> None:
+    """Parquet with zstd 1; bytes of numbers are split into streams, which zstd then packs better."""
+    split, dictionary = _encodings(table.schema)
+    pq.write_table(
+        table,
+        stream,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=dictionary,  # pyright: ignore[reportArgumentType] (a list is documented; the stub says bool)
+        column_encoding=split or None,
+        write_page_checksum=True,
+    )
 
-    float16 is left plain: DuckDB 2.0 cannot read BYTE_STREAM_SPLIT of it.
+
+def _encodings(schema: pa.Schema) -> tuple[dict[str, str], list[str]]:
+    """(encoding of split columns, dictionary-encoded columns), by column path.
+
+    float16 is not split: DuckDB 2.0 cannot read BYTE_STREAM_SPLIT of it.
     """
-    encodings: dict[str, str] = {}
+    split: dict[str, str] = {}
     dictionary: list[str] = []
     for column in schema:
-        is_list = pa.types.is_list(column.type)
+        is_list = isinstance(column.type, pa.ListType)
         leaf = column.type.value_type if is_list else column.type
         path = f"{column.name}.list.element" if is_list else column.name
         if leaf in _SPLIT and column.name not in _REPETITIVE:
-            encodings[path] = "BYTE_STREAM_SPLIT"
+            split[path] = "BYTE_STREAM_SPLIT"
         else:
             dictionary.append(path)
-    return {
-        "compression": "zstd",
-        "compression_level": 1,
-        "use_dictionary": dictionary,
-        "column_encoding": encodings or None,
-        "write_page_checksum": True,
-        "store_schema": True,
-    }
+    return split, dictionary

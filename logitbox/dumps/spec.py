@@ -6,10 +6,12 @@ sides cannot disagree about what a column means.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, cast
+from operator import index
+from typing import Any, Literal, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,19 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+def _whole_numbers(group: str, ids: Sequence[int]) -> tuple[int, ...]:
+    try:
+        return tuple(index(i) for i in ids)
+    except TypeError as error:
+        raise InputError(
+            f"group {group!r} holds something that is no token id ({error}); give integers"
+        ) from error
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class Group:
     """A named set of token ids inside which probability mass is measured.
@@ -49,7 +64,7 @@ class Group:
     def build(cls, name: str, ids: Sequence[int], vocab_size: int) -> Group:
         """Validate a user's group. Raises InputError for empty, repeated or out-of-range ids."""
         check_name(name, "group")
-        kept = ids if isinstance(ids, range) and ids.step == 1 else tuple(int(i) for i in ids)
+        kept = ids if isinstance(ids, range) and ids.step == 1 else _whole_numbers(name, ids)
         if len(kept) == 0:
             raise InputError(f"group {name!r} has no token ids; give at least one")
         low, high = min(kept), max(kept)
@@ -104,15 +119,29 @@ class OrderedSpec:
         known = [f.name for f in fields(cls)]
         for name in options:
             if name not in known:
-                raise InputError(f"ordered group {group!r}: unknown option {name!r}; known are {', '.join(known)}")
+                raise InputError(
+                    f"ordered group {group!r}: unknown option {name!r}; known are {', '.join(known)}"
+                )
         spec = cls(**options)
         for name in ("sigma", "temperature", "gate_temperature"):
             value = getattr(spec, name)
-            if value is not None and not value > 0:
-                raise InputError(f"ordered group {group!r}: {name} is {value}; it must be above 0")
-        if spec.truncate is not None and spec.truncate < 0:
-            raise InputError(f"ordered group {group!r}: truncate is {spec.truncate}; use 0 or more bins, or None")
+            if value is None and name == "gate_temperature":
+                continue
+            if not (_is_number(value) and 0 < value < math.inf):
+                raise InputError(f"ordered group {group!r}: {name} is {value!r}; it must be a number above 0")
+        if spec.truncate is not None and not (isinstance(spec.truncate, int) and spec.truncate >= 0):
+            raise InputError(
+                f"ordered group {group!r}: truncate is {spec.truncate!r}; use 0 or more bins, or None"
+            )
+        for name in ("soft_ce_weight", "w1_weight", "gate_weight"):
+            if not (_is_number(getattr(spec, name)) and math.isfinite(getattr(spec, name))):
+                raise InputError(f"ordered group {group!r}: {name} is {getattr(spec, name)!r}; give a number")
         return spec
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> OrderedSpec:
+        """Read what was written; options of later minor additions are ignored."""
+        return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})
 
     @property
     def gate_at(self) -> float:
@@ -185,7 +214,7 @@ class RecordSpec:
             vocab_size=int(data["vocab_size"]),
             k=int(data["k"]),
             groups=tuple(Group.from_json(group) for group in data["groups"]),
-            ordered={str(name): OrderedSpec(**options) for name, options in data["ordered"].items()},
+            ordered={str(name): OrderedSpec.from_json(options) for name, options in data["ordered"].items()},
             types=TokenTypes(tuple(data["types"]["names"]), bool(data["types"]["partition"])),
             probes=bool(data["probes"]),
             lse_beta=cast("LseBeta", data["lse_beta"]),
@@ -214,8 +243,12 @@ def build_spec(
     if vocab_size < 1:
         raise InputError(f"vocabulary size is {vocab_size}; it must be at least 1")
     if k is not None and not 1 <= k <= vocab_size:
-        raise InputError(f"k is {k}; allowed are 1 to the vocabulary size {vocab_size} (leave k out to have it clamped)")
-    mode = {True: "always", False: "never"}.get(lse_beta, lse_beta) if isinstance(lse_beta, bool) else lse_beta
+        raise InputError(
+            f"k is {k}; allowed are 1 to the vocabulary size {vocab_size} (leave k out to have it clamped)"
+        )
+    mode = (
+        {True: "always", False: "never"}.get(lse_beta, lse_beta) if isinstance(lse_beta, bool) else lse_beta
+    )
     if mode not in ("eval", "always", "never"):
         raise InputError(f"lse_beta is {lse_beta!r}; allowed are 'eval', 'always' and 'never'")
     if scope not in ("supervised", "all"):
@@ -232,6 +265,6 @@ def build_spec(
         ordered={name: OrderedSpec.build(name, options) for name, options in (ordered or {}).items()},
         types=TokenTypes.build(types),
         probes=probes,
-        lse_beta=cast("LseBeta", mode),
+        lse_beta=mode,
         scope=scope,
     )

@@ -32,7 +32,9 @@ class Pending:
 class HostCopier:
     """Copies to pinned memory on a side stream where there is one (CUDA); elsewhere passes tensors on."""
 
-    _streams: dict[torch.device, torch.cuda.Stream] = field(default_factory=dict[torch.device, torch.cuda.Stream])
+    _streams: dict[torch.device, torch.cuda.Stream] = field(
+        default_factory=dict[torch.device, torch.cuda.Stream]
+    )
 
     def start(self, tensors: Mapping[str, Tensor]) -> Pending:
         """Begin the copy of private tensors (nobody else will write to them); returns at once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -46,43 +46,80 @@ class SamplesJob:
 
     def tables(self) -> tuple[tuple[str, pa.Table], ...]:
         """The rows of the `samples` table."""
-        names = (self.table[name].to_pylist() for name in ("dataset", "sample", "key"))
-        self.book.remember_keys(*names)
+        names: list[list[Any]] = [self.table[name].to_pylist() for name in ("dataset", "sample", "key")]
+        datasets, samples, keys = names
+        self.book.remember_keys(datasets, samples, keys)
         return (("samples", self.table),)
 
 
-def samples_table(frame: Any, spec: RecordSpec) -> pa.Table:
-    """Sample metadata from a dict of lists or any Arrow-speaking frame (polars, pandas, pyarrow).
+@dataclass
+class SampleColumns:
+    """Makes `samples` rows from users' frames, and sees to it that a user column keeps its type."""
 
-    Raises:
-        InputError: neither `sample` nor `key` is there, or a fixed column has the wrong type.
-    """
-    table = _as_arrow(frame)
-    names = table.column_names
-    if "sample" not in names and "key" not in names:
-        raise InputError(f"samples have columns {names}; one of 'sample' (the id passed to record) or 'key' is needed")
-    count = table.num_rows
-    columns: dict[str, Any] = {name: table[name] for name in names}
-    if "sample" not in names:
-        columns["sample"] = pa.array([id_of_key(str(key)) for key in table["key"].to_pylist()], pa.int64())
-    elif "key" not in names:
-        columns["key"] = table["sample"].cast(pa.string())
-    columns.setdefault("dataset", pa.repeat("", count))
-    schema = table_schema("samples", spec)
-    for column in schema:
-        value = columns.get(column.name, pa.nulls(count, column.type))
-        try:
-            columns[column.name] = value.cast(column.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise InputError(f"samples column {column.name!r} cannot be read as {column.type}: {error}") from error
-    extra = [name for name in columns if name not in schema.names]
-    return pa.table({name: columns[name] for name in [*schema.names, *extra]})
+    spec: RecordSpec
+    _extra: dict[str, pa.DataType] = field(default_factory=dict[str, pa.DataType])
+
+    def table(self, frame: Any) -> pa.Table:
+        """Sample metadata from a dict of lists or any Arrow-speaking frame (polars, pandas, pyarrow).
+
+        Raises:
+            InputError: neither `sample` nor `key` is there, one of them is null, or a column has a type that
+                does not fit.
+        """
+        given = _as_arrow(frame)
+        columns: dict[str, Any] = {name: given[name] for name in given.column_names}
+        _complete(columns, given.num_rows)
+        schema = table_schema("samples", self.spec)
+        types = {column.name: column.type for column in schema}
+        types |= {name: _plain(columns[name].type) for name in columns if name not in types}
+        cast = {
+            name: _cast(columns.get(name, pa.nulls(given.num_rows)), self._extra.get(name) or dtype, name)
+            for name, dtype in types.items()
+        }
+        extra = {name: dtype for name, dtype in types.items() if name not in schema.names}
+        self._extra = {name: t for name, t in extra.items() if not pa.types.is_null(t)} | self._extra
+        return pa.table(cast)
+
+
+def _complete(columns: dict[str, Any], count: int) -> None:
+    """Fill in the one of `sample` and `key` that is missing, and `dataset`."""
+    if "sample" not in columns and "key" not in columns:
+        raise InputError(
+            f"samples have columns {list(columns)}; one of 'sample' (the id passed to record) or 'key' is needed"
+        )
+    for name in ("sample", "key"):
+        if name in columns and columns[name].null_count:
+            raise InputError(f"samples column {name!r} has {columns[name].null_count} nulls; fill them in")
+    if "sample" not in columns:
+        ids = [id_of_key(key) for key in _cast(columns["key"], pa.string(), "key").to_pylist()]
+        columns["sample"] = pa.array(ids, pa.int64())
+    columns.setdefault("key", columns["sample"])
+    dataset = _cast(columns.get("dataset", pa.nulls(count)), pa.string(), "dataset")
+    columns["dataset"] = dataset.fill_null("")
+
+
+def _cast(values: Any, dtype: pa.DataType, name: str) -> Any:
+    try:
+        if isinstance(values.type, pa.DictionaryType):  # pyarrow cannot unpack polars' dictionaries of views
+            values = pa.array(values.to_pylist())
+        return values.cast(dtype)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"samples column {name!r} cannot be read as {dtype}: {error}") from error
+
+
+def _plain(dtype: pa.DataType) -> pa.DataType:
+    """The type that Parquet and every reader know, for the string types that polars and pandas hand over."""
+    if isinstance(dtype, pa.DictionaryType):
+        return _plain(dtype.value_type)
+    if pa.types.is_string_view(dtype) or pa.types.is_large_string(dtype):
+        return pa.string()
+    return dtype
 
 
 def _as_arrow(frame: Any) -> pa.Table:
     try:
         if isinstance(frame, Mapping):
-            return pa.table({str(name): list(values) for name, values in frame.items()})
+            return pa.table({str(name): pa.array(list(values)) for name, values in frame.items()})
         return pa.table(frame)
     except (TypeError, ValueError, pa.ArrowException) as error:
         raise InputError(
@@ -98,7 +135,9 @@ def scalars_job(step: int, values: Mapping[str, Any], phase: str, now: float, sp
         try:
             numbers.append(float(value))
         except (TypeError, ValueError) as error:
-            raise InputError(f"scalar {key!r} is {value!r}, a {type(value).__name__}; give a number") from error
+            raise InputError(
+                f"scalar {key!r} is {value!r}, a {type(value).__name__}; give a number"
+            ) from error
     count = len(numbers)
     columns = {
         "step": pa.repeat(pa.scalar(int(step), pa.int64()), count),

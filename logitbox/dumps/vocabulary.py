@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, cast, runtime_checkable
 
+import numpy as np
+
 from logitbox.errors import InputError
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -21,7 +23,9 @@ class Tokenizer(Protocol):
 
     def __len__(self) -> int: ...
 
-    def convert_ids_to_tokens(self, ids: list[int]) -> list[str | None]: ...
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str | None]:
+        """The piece of each id."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,15 @@ class Vocabulary:
             digest.update(len(token).to_bytes(4, "little") + token)
         return digest.hexdigest()[:32]
 
+    def noted(self) -> dict[str, Any]:
+        """What `session.json` says about it."""
+        return {
+            "vocabulary_fingerprint": self.fingerprint,
+            "has_token_text": bool(self.tokens),
+            "bos": self.bos,
+            "eos": self.eos,
+        }
+
 
 def build_vocabulary(source: int | Sequence[str | bytes] | Tokenizer, size: int | None = None) -> Vocabulary:
     """A Vocabulary from a size, a list of token strings, or a tokenizer.
@@ -54,10 +67,12 @@ def build_vocabulary(source: int | Sequence[str | bytes] | Tokenizer, size: int 
         size: the logits' last dimension where it is larger than the tokenizer (padded embeddings).
     """
     if isinstance(source, bool) or source is None:
-        raise InputError(f"vocab is {source!r}; give a tokenizer, a list of token strings, or the vocabulary size")
-    if isinstance(source, int):
-        return Vocabulary(size or source)
-    if isinstance(source, Tokenizer):
+        raise InputError(
+            f"vocab is {source!r}; give a tokenizer, a list of token strings, or the vocabulary size"
+        )
+    if isinstance(source, (int, np.integer)):
+        vocabulary = Vocabulary(int(source))
+    elif isinstance(source, Tokenizer):
         vocabulary = _from_tokenizer(source)
     elif isinstance(source, Sequence) and not isinstance(source, (str, bytes)):
         vocabulary = _from_strings(source)
@@ -66,7 +81,9 @@ def build_vocabulary(source: int | Sequence[str | bytes] | Tokenizer, size: int 
             f"vocab is a {type(source).__name__}; give a tokenizer, a list of token strings, or the vocabulary size"
         )
     if size is not None and size < vocabulary.size:
-        raise InputError(f"vocab_size is {size}, but vocab has {vocabulary.size} tokens; it cannot be smaller")
+        raise InputError(
+            f"vocab_size is {size}, but vocab has {vocabulary.size} tokens; it cannot be smaller"
+        )
     if size is None:
         return vocabulary
     return Vocabulary(size, vocabulary.tokens, vocabulary.special, vocabulary.bos, vocabulary.eos)
@@ -75,8 +92,12 @@ def build_vocabulary(source: int | Sequence[str | bytes] | Tokenizer, size: int 
 def _from_strings(tokens: Sequence[str | bytes]) -> Vocabulary:
     for token in tokens:
         if not isinstance(token, (str, bytes)):
-            raise InputError(f"vocab holds {token!r}, a {type(token).__name__}; tokens must be strings or bytes")
-    encoded = tuple(token if isinstance(token, bytes) else token.encode() for token in tokens)
+            raise InputError(
+                f"vocab holds {token!r}, a {type(token).__name__}; tokens must be strings or bytes"
+            )
+    encoded = tuple(
+        token if isinstance(token, bytes) else token.encode(errors="surrogatepass") for token in tokens
+    )
     return Vocabulary(len(encoded), encoded)
 
 
@@ -91,7 +112,11 @@ def _from_tokenizer(tokenizer: Tokenizer) -> Vocabulary:
         for i, piece in enumerate(pieces)
     )
     return Vocabulary(
-        size, tokens, special, getattr(tokenizer, "bos_token_id", None), getattr(tokenizer, "eos_token_id", None)
+        size,
+        tokens,
+        special,
+        getattr(tokenizer, "bos_token_id", None),
+        getattr(tokenizer, "eos_token_id", None),
     )
 
 

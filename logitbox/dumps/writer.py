@@ -11,17 +11,18 @@ import threading
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, ParamSpec, Protocol
 
 import pyarrow as pa
 
 from logitbox.dumps.journal import JournalWriter
 from logitbox.dumps.shards import write_shard
-from logitbox.errors import WriterError
+from logitbox.errors import InputError, WriterError
 
+P = ParamSpec("P")
 OnFull = Literal["wait", "drop"]
 
 
@@ -47,6 +48,16 @@ class WriterOptions:
     queue_size: int = 64
     on_full: OnFull = "wait"
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        if self.on_full not in ("wait", "drop"):
+            raise InputError(f"on_full is {self.on_full!r}; allowed are 'wait' and 'drop'")
+        for name in ("queue_size", "shard_rows"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if not self.flush_seconds > 0:
+            raise InputError(f"flush_seconds is {self.flush_seconds}; it must be above 0")
+
 
 class Writer:
     """Owns one (session, rank): its thread, its shard numbers, its journal."""
@@ -54,7 +65,8 @@ class Writer:
     def __init__(self, dump: Path, owner: str, options: WriterOptions) -> None:
         self._dump, self._owner, self._options = dump, owner, options
         self._journal = JournalWriter(dump / "sessions" / owner)
-        self._queue: queue.Queue[Job | threading.Event | None] = queue.Queue(options.queue_size)
+        self._queue: queue.Queue[tuple[Job, bool] | threading.Event | None] = queue.Queue()
+        self._slots = threading.Semaphore(options.queue_size)
         self._pending: dict[str, list[pa.Table]] = defaultdict(list)
         self._next: dict[str, int] = defaultdict(int)
         self._error: Exception | None = None
@@ -64,21 +76,22 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name=f"logitbox-writer-{owner}", daemon=True)
         self._thread.start()
 
-    def put(self, job: Job) -> bool:
-        """Enqueue a job; False if it was dropped (`on_full="drop"`).
+    def put(self, job: Job, *, may_drop: bool = False) -> bool:
+        """Enqueue a job; False if it was dropped.
+
+        Args:
+            job: the work.
+            may_drop: it is a micro-batch, which counts towards `queue_size` and is left out if the queue is full
+                and `on_full` says so. Names and metadata are small and never left out.
 
         Raises:
             WriterError: an earlier job failed; nothing after it was written.
         """
         self.check()
-        if self._options.on_full == "drop":
-            try:
-                self._queue.put_nowait(job)
-            except queue.Full:
-                self._count_drop(job)
-                return False
-            return True
-        self._put_waiting(job)
+        if may_drop and not self._take_slot():
+            self._count_drop(job)
+            return False
+        self._queue.put((job, may_drop))
         return True
 
     def check(self) -> None:
@@ -92,8 +105,9 @@ class Writer:
 
     def flush(self) -> None:
         """Block until everything enqueued so far is in finished shards."""
+        self.check()
         done = threading.Event()
-        self._put_waiting(done)
+        self._queue.put(done)
         done.wait()
         self.check()
 
@@ -105,49 +119,64 @@ class Writer:
         self._journal.close()
         self.check()
 
-    def _put_waiting(self, item: Job | threading.Event) -> None:
-        while True:
-            self.check()
-            try:
-                self._queue.put(item, timeout=1.0)  # wakes up to notice a writer that failed meanwhile
-            except queue.Full:
-                continue
-            return
+    def _take_slot(self) -> bool:
+        if self._options.on_full == "drop":
+            return self._slots.acquire(blocking=False)
+        while not self._slots.acquire(timeout=1.0):
+            self.check()  # a writer that failed meanwhile
+        return True
 
     def _count_drop(self, job: Job) -> None:
-        if self.dropped_calls == 0:
+        self.dropped_calls += 1
+        self.dropped_rows += job.rows
+        if self.dropped_calls == 1:
             warnings.warn(
                 f"{self._dump}: the writer is behind and on_full='drop': micro-batches are left out, and counted",
                 stacklevel=4,
             )
-        self.dropped_calls += 1
-        self.dropped_rows += job.rows
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while True:
+            try:
+                item = self._queue.get(timeout=self._patience())
+            except queue.Empty:
+                self._guarded(self._flush)
+                continue
+            if item is None:
+                break
             if isinstance(item, threading.Event):
                 self._guarded(self._flush)
                 item.set()
-            elif self._error is None:
-                self._guarded(self._take, item)
+                continue
+            job, has_slot = item
+            if has_slot:
+                self._slots.release()
+            self._guarded(self._take, job)
         self._guarded(self._flush)
         self._guarded(self._end)
 
-    def _guarded(self, work: object, *args: object) -> None:
-        if self._error is not None or not callable(work):
+    def _patience(self) -> float | None:
+        """Seconds until what is pending must be written; None if nothing is."""
+        if self._error is not None or not any(self._pending.values()):
+            return None
+        return max(0.0, self._flushed + self._options.flush_seconds - time.monotonic())
+
+    def _guarded(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        if self._error is not None:
             return
         try:
-            work(*args)
+            work(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 (whatever it is, the training loop must hear of it)
             self._error = error
 
     def _take(self, job: Job) -> None:
+        if not any(self._pending.values()):
+            self._flushed = time.monotonic()  # the oldest pending row is as old as this
         for name, table in job.tables():
             if table.num_rows:
                 self._pending[name].append(table)
-        rows = sum(table.num_rows for table in self._pending["tokens"])
-        waited = time.monotonic() - self._flushed
-        if rows >= self._options.shard_rows or waited >= self._options.flush_seconds:
+        rows = max((sum(t.num_rows for t in tables) for tables in self._pending.values()), default=0)
+        if rows >= self._options.shard_rows or self._patience() == 0.0:
             self._flush()
 
     def _flush(self) -> None:
