@@ -1,0 +1,1 @@
+"""Figures, token views and the HTML report. Imports analyses and the reading side of dumps, never torch."""

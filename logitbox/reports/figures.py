@@ -1,0 +1,96 @@
+"""`draw`: the figure of any result. What `Result.plot` calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import singledispatch
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from logitbox.analysis.calibration import Calibration
+from logitbox.analysis.entropy import TokenList
+from logitbox.analysis.explain import Explanation
+from logitbox.analysis.flips import Flips
+from logitbox.analysis.metrics import Metrics
+from logitbox.errors import InputError
+from logitbox.reports.bars import (
+    FLIP_COLORS,
+    FLIP_LABELS,
+    Which,
+    draw_bars,
+    height_of,
+    prepare_flips,
+    prepare_tokens,
+)
+from logitbox.reports.curves import draw_curves, prefixes, prepare_curves
+from logitbox.reports.parts import draw_parts, prepare_parts
+from logitbox.reports.reliability import draw_reliability, prepare_reliability
+from logitbox.reports.style import SQUARE, WIDE, canvas
+
+
+@singledispatch
+def draw(result: object, ax: Axes | None = None, **options: Any) -> Axes:
+    """Draw a result.
+
+    Args:
+        result: what an analysis returned.
+        ax: where to draw, in the style in force; by default a new figure (`ax.figure`) that pyplot need not
+            know of.
+        options: by type of result. Calibration and Explanation: `phase`, `token_type` and by-columns;
+            Metrics: `keys`; Flips: `which` ("rates" or "masses"); TokenList: `n`.
+
+    Raises:
+        InputError: there is no figure of this.
+    """
+    del ax, options
+    known = ", ".join(sorted(kind.__name__ for kind in draw.registry if kind is not object))
+    raise InputError(f"a {type(result).__name__} has no figure; figures exist of {known}")
+
+
+@draw.register(Calibration)
+def _calibration(result: Calibration, ax: Axes | None = None, **options: Any) -> Axes:
+    data = prepare_reliability(result, **options)
+    with canvas(ax, SQUARE) as axes:
+        draw_reliability(axes, data)
+        return axes
+
+
+@draw.register(Metrics)
+def _metrics(result: Metrics, ax: Axes | None = None, keys: str | Sequence[str] = "nll") -> Axes:
+    curves = prepare_curves(result, keys)
+    is_share = all(curve.key.endswith(("_acc", "_top5", "_frac", "confidence")) for curve in curves)
+    known = prefixes(result.frame["key"].to_list())
+    bare = {
+        curve.key.removeprefix(max(filter(curve.key.startswith, known), key=len, default=""))
+        for curve in curves
+    }
+    with canvas(ax, WIDE) as axes:
+        draw_curves(axes, curves, label=bare.pop() if len(bare) == 1 else "", is_share=is_share)
+        return axes
+
+
+@draw.register(Flips)
+def _flips(result: Flips, ax: Axes | None = None, which: Which = "rates") -> Axes:
+    data = prepare_flips(result, which)
+    with canvas(ax, (WIDE[0], height_of(len(data.labels)))) as axes:
+        draw_bars(axes, data, FLIP_LABELS[which], FLIP_COLORS[which])
+        return axes
+
+
+@draw.register(TokenList)
+def _tokens(result: TokenList, ax: Axes | None = None, n: int = 20) -> Axes:
+    with canvas(ax, (WIDE[0], height_of(min(n, result.frame.height)))) as axes:
+        data = prepare_tokens(
+            result, n
+        )  # in the style at hand: which characters can be drawn depends on its font
+        draw_bars(axes, data, "entropy, nats; beside each bar: gold (arg-max)")
+        return axes
+
+
+@draw.register(Explanation)
+def _explanation(result: Explanation, ax: Axes | None = None, **options: Any) -> Axes:
+    data = prepare_parts(result, **options)
+    with canvas(ax, WIDE) as axes:
+        draw_parts(axes, data)
+        return axes

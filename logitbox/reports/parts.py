@@ -1,0 +1,76 @@
+"""The TFA/TFCE table as a figure: who the tokens are, who makes accuracy, who makes cross-entropy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from logitbox.analysis.explain import CELL_WORDS, Explanation
+from logitbox.analysis.populations import ALL, CELLS
+from logitbox.reports.selection import pick
+from logitbox.reports.style import GREEN, ORANGE, SKY, VERMILLION, FreeAxes
+
+CELL_COLORS = dict(zip(CELLS, (GREEN, SKY, VERMILLION, ORANGE), strict=True))
+_FIXED = ("phase", "type", "cell", "n", "share", "tfa_part", "tfce_part", "mean_nll", "tfa", "tfce")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Shares of the four cells (columns) in tokens, TFA and TFCE (rows); each row adds up to 1, or to 0."""
+
+    share: NDArray[np.float64]
+    tfa: float
+    tfce: float
+    n: int
+
+
+def prepare_parts(
+    result: Explanation, phase: str | None = None, token_type: str = ALL, **where: Any
+) -> Parts:
+    """The table of one phase and token type, as shares.
+
+    Args:
+        result: an explanation.
+        phase: by default the last phase that is not train, else train.
+        token_type: by default all tokens.
+        where: value of each by-column; by default the last there is.
+
+    Raises:
+        InputError: nothing matches.
+    """
+    rows, _ = pick(result.frame, _FIXED, phase, token_type, where)
+    cell = {row["cell"]: row for row in rows.iter_rows(named=True)}
+    tfa, tfce = (float(rows[name][0]) for name in ("tfa", "tfce"))
+    parts = np.array(
+        [[cell[c][p] for c in CELLS] for p in ("share", "tfa_part", "tfce_part")], dtype=np.float64
+    )
+    totals = np.array([[1.0], [tfa], [tfce]])
+    shares = np.divide(parts, totals, out=np.zeros_like(parts), where=totals > 0)
+    return Parts(shares, tfa, tfce, int(rows["n"].sum()))
+
+
+def draw_parts(ax: Axes, data: Parts) -> None:
+    """Three bars, each cut into the four cells."""
+    names = (f"tokens\n{data.n:,}", f"TFA\n{data.tfa:.4f}", f"TFCE\n{data.tfce:.4f}")
+    left = np.zeros(3)
+    for i, cell in enumerate(CELLS):
+        width = data.share[:, i]
+        ax.barh([0, 1, 2], width, 0.72, left=left, color=CELL_COLORS[cell], label=CELL_WORDS[cell])
+        for place, (start, part) in enumerate(zip(left, width, strict=True)):
+            if part >= 0.07:  # narrower than its own text
+                ax.text(start + part / 2, place, f"{part:.0%}", ha="center", va="center", color="black")
+        left = left + width
+    ax.set_yticks([0, 1, 2], names)
+    ax.set_ylim(2.55, -0.55)
+    ax.set_xlim(0, 1)
+    ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+    ax.set_xlabel("share of each total")
+    ax.grid(visible=False, axis="y")
+    if isinstance(ax, FreeAxes):
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2, columnspacing=1.2)
+    else:
+        ax.legend()

@@ -1,0 +1,116 @@
+"""`report`: a dump as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Executor
+from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from logitbox.analysis.tallying import Progress, tally_dump
+from logitbox.dumps.dump import Dump
+from logitbox.errors import InputError
+from logitbox.reports.sections import calibration, curves, explain, flips, head, logged, recording, tokens
+from logitbox.reports.sections.pieces import groups_of, is_monitor
+from logitbox.reports.streams import Material, gather
+
+MAX_TOKENS = 200
+
+
+def report(
+    dump: Dump,
+    path: str | PathLike[str],
+    title: str | None = None,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+    *,
+    n_tokens: int = 20,
+) -> Path:
+    """Write a report: one HTML file without scripts, that loads nothing from anywhere.
+
+    The same dump gives the same bytes. The file appears whole or not at all.
+
+    Args:
+        dump: an opened dump; with `damaged="skip"` the report says what was left out.
+        path: the file to write.
+        title: by default the name of the dump's folder.
+        executor: where to tally shards (see `tally_dump`).
+        progress: told after every shard.
+        n_tokens: how many tokens of highest entropy to list, up to 200.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        InputError: `path` cannot be written to, or the dump has no token rows.
+        DamagedDumpError: a shard was altered.
+    """
+    target = _target(path)
+    if not 1 <= n_tokens <= MAX_TOKENS:
+        raise InputError(f"n_tokens is {n_tokens}; allowed are 1 to {MAX_TOKENS}")
+    material = gather(dump, tally_dump(dump, (), executor, progress))
+    _write(target, render(material, title, n_tokens))
+    return target
+
+
+def render(material: Material, title: str | None = None, n_tokens: int = 20) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=PackageLoader("logitbox.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(_content(material, title, n_tokens))
+
+
+def _content(material: Material, title: str | None, n_tokens: int) -> dict[str, Any]:
+    matches = logged.find_matches(material)
+    return {
+        "head": head.build(material, title),
+        "streams": material.streams,
+        "groups": groups_of([m for m in material.metrics if not is_monitor(m)], material.streams),
+        "curves": curves.build(material, matches),
+        "explained": explain.build(material),
+        "calibrated": calibration.build(material),
+        "flips": flips.build(material),
+        "tokens": tokens.build(material, n_tokens),
+        "logged": logged.build(material, matches),
+        "recording": recording.build(material),
+        "version": _version(),
+    }
+
+
+def _version() -> str:
+    try:
+        return version("logitbox")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _target(path: str | PathLike[str]) -> Path:
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(
+            f"{target} is a folder; give the name of the file to write, such as {target / 'report.html'}"
+        )
+    if not target.parent.is_dir():
+        raise InputError(f"{target.parent} does not exist; create the folder, or write the report elsewhere")
+    return target
+
+
+def _write(target: Path, page: str) -> None:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"{target} cannot be written ({error.strerror}); write the report elsewhere"
+        ) from error

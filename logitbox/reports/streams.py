@@ -1,0 +1,173 @@
+"""What a report is made from: every (phase, dataset) at its last step, and all steps together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import polars as pl
+
+from logitbox.analysis.calibration import Calibration, calibration_of_tally
+from logitbox.analysis.explain import Explanation, explain_of_tally
+from logitbox.analysis.metrics import Metrics, metrics_of_tally, registered
+from logitbox.analysis.populations import ALL, rest_of
+from logitbox.analysis.registry import Metric
+from logitbox.analysis.tally import Tally
+from logitbox.dumps.dump import Dump
+from logitbox.reports import texts
+from logitbox.reports.curves import prefixes
+
+MAX_STREAMS, MAX_TYPES, MAX_GROUPS = 6, 12, 4
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One phase and dataset at its last recorded step.
+
+    Attributes:
+        steps: steps recorded of it.
+        prefix: of its metrics' keys.
+        frame: rows of `metrics` at the last step.
+        calibration, explanation: of the last step. Here and above, its passes are pooled.
+    """
+
+    phase: str
+    dataset: str
+    step: int
+    steps: int
+    passes: int
+    prefix: str
+    frame: pl.DataFrame
+    calibration: Calibration
+    explanation: Explanation
+
+    @property
+    def label(self) -> str:
+        """How the page calls it."""
+        return f"{self.phase} · {self.dataset}" if self.dataset else self.phase
+
+    @cached_property
+    def rows(self) -> dict[str, dict[str, float | None]]:
+        """Rows of `metrics` by key without the phase's prefix."""
+        return {str(row["key"]).removeprefix(self.prefix): row for row in self.frame.iter_rows(named=True)}
+
+    @property
+    def verdict(self) -> str:
+        """Accuracy and loss in a line."""
+        n, lost = self.value("n_tokens") or 0, self.value("n_nonfinite") or 0
+        left_out = f"{texts.count(lost)} with NaN or infinite values left out" if lost else ""
+        if not n:
+            return f"no finite supervised tokens ({left_out})"
+        accuracy, nll, perplexity = (self.value(key) for key in ("token_acc", "nll", "perplexity"))
+        told = f"accuracy {texts.share(accuracy)}, nll {texts.number(nll)} nats (perplexity {texts.number(perplexity)})"
+        return f"{told} over {texts.plural(int(n), 'token')}{f' ({left_out})' if left_out else ''}"
+
+    def value(self, key: str) -> float | None:
+        """A metric at the last step, by its key without prefix."""
+        return self.rows[key]["value"] if key in self.rows else None
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that the sections are made from.
+
+    Attributes:
+        streams: those that are shown, evaluations first; `others` are the labels of the rest.
+        metrics: the registered metrics that are shown, in order.
+        types: token types and groups that are shown, most tokens first; `n_types` in all.
+        by_step: every metric by phase, dataset and step.
+    """
+
+    dump: Dump
+    tally: Tally
+    streams: tuple[Stream, ...]
+    others: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    types: tuple[str, ...]
+    n_types: int
+    by_step: Metrics
+
+    @property
+    def main(self) -> Stream:
+        """The stream the page's head speaks of."""
+        return self.streams[0]
+
+    @property
+    def populations(self) -> set[str]:
+        """Shown types, groups, and the rests of shown groups."""
+        groups = {group.name for session in self.dump.sessions for group in session.spec.groups}
+        return {*self.types, *(rest_of(name) for name in self.types if name in groups)}
+
+    def steps_of(self, stream: Stream) -> Metrics:
+        """`by_step` of one stream."""
+        frame = self.by_step.frame
+        here = (pl.col("phase") == stream.phase) & (pl.col("dataset") == stream.dataset)
+        return Metrics(frame.filter(here), self.by_step.verdict)
+
+
+def gather(dump: Dump, tally: Tally) -> Material:
+    """Everything that comes from the tally."""
+    whole = tally.cells.filter(pl.col("type") == ALL)
+    # Evaluations first: they are what a report is read for.
+    places = (
+        whole.select("phase", "dataset")
+        .unique()
+        .sort(pl.col("phase") == "train", pl.col("phase"), pl.col("dataset"))
+    )
+    names: list[tuple[str, str]] = places.rows()
+    by_step = metrics_of_tally(tally, dump, ("phase", "dataset", "step"))
+    streams = tuple(_stream(phase, dataset, tally, by_step) for phase, dataset in names[:MAX_STREAMS])
+    others = tuple(f"{phase} · {dataset}" if dataset else phase for phase, dataset in names[MAX_STREAMS:])
+    groups = tuple(dict.fromkeys(group.name for session in dump.sessions for group in session.spec.groups))
+    every = tuple(dict.fromkeys([*dump.types.names, *groups]))
+    kept_groups = _largest(tally, groups, MAX_GROUPS)
+    rest = [name for name in every if name not in groups]
+    kept = {*kept_groups, *_largest(tally, rest, MAX_TYPES - len(kept_groups))}
+    types = tuple(name for name in every if name in kept)
+    return Material(
+        dump=dump,
+        tally=tally,
+        streams=streams,
+        others=others,
+        metrics=tuple(metric for metric in registered(dump) if _is_shown(metric, set(every) - set(types))),
+        types=types,
+        n_types=len(every),
+        by_step=by_step,
+    )
+
+
+def _stream(phase: str, dataset: str, tally: Tally, by_step: Metrics) -> Stream:
+    here = (pl.col("phase") == phase) & (pl.col("dataset") == dataset)
+    steps = tally.cells.filter(here)["step"].unique().sort()
+    last = int(steps[-1])
+    at_last = here & (pl.col("step") == last)
+    view = Tally(tally.cells.filter(at_last), tally.fine.clear(), tally.coarse.filter(at_last))
+    # Filtered, not evaluated anew: evaluating metrics costs more than all the rest.
+    frame = by_step.frame.filter(at_last)
+    return Stream(
+        phase=phase,
+        dataset=dataset,
+        step=last,
+        steps=len(steps),
+        passes=view.cells["pass"].n_unique(),
+        prefix=prefixes(frame["key"].to_list())[0],
+        frame=frame,
+        calibration=calibration_of_tally(view, ("step",)),
+        explanation=explain_of_tally(view),
+    )
+
+
+def _largest(tally: Tally, names: Sequence[str], most: int) -> list[str]:
+    """Those of the names that have most tokens."""
+    counts = tally.cells.group_by("type").agg(pl.col("n").sum())
+    n_of: dict[str, int] = dict(counts.select("type", "n").rows())
+    return sorted(names, key=lambda name: -n_of.get(name, 0))[:most]
+
+
+def _is_shown(metric: Metric, left_out: set[str]) -> bool:
+    if metric.population in left_out or metric.population in {rest_of(name) for name in left_out}:
+        return False
+    return metric.quantity not in {
+        f"{of}_{name}" for name in left_out for of in ("is", "mass", "top_in", "top_out")
+    }

@@ -1,0 +1,271 @@
+"""The page says what was recorded, whatever was recorded, and needs nothing else."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+import logitbox as lb
+from logitbox.dumps.recorder import Recorder
+from logitbox.errors import InputError
+
+NASTY = "<script>alert(1)</script>"
+ODD = ("classifier", "bare", "single_step", "nonfinite", "damaged", "resumed", "many")
+
+
+@pytest.fixture(scope="module")
+def path(recorded, tmp_path_factory):
+    return lb.report(recorded.dump, tmp_path_factory.mktemp("page") / "report.html")
+
+
+@pytest.fixture(scope="module")
+def text(path):
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text, parse):
+    return parse(text)
+
+
+def of(recorded, phase):
+    return recorded.batches[phase, 8]
+
+
+@pytest.mark.parametrize(("phase", "prefix"), [("train", ""), ("eval", "eval_")])
+def test_values_are_those_of_numpy(phase, prefix, page, recorded):
+    batch = of(recorded, phase)
+    log_p, cells = batch.log_p, page.cells
+    inside = batch.gold >= 12
+    expected = {
+        "token_acc": batch.correct.mean(),
+        "nll": batch.nll.mean(),
+        "perplexity": np.exp(batch.nll.mean()),
+        "entropy": -(np.exp(log_p) * log_p).sum(1).mean(),
+        "confidence": batch.confidence.mean(),
+        "coord_token_acc": batch.correct[inside].mean(),
+        "text_token_acc": batch.correct[~inside].mean(),
+        "desc_token_frac": (batch.gold < 6).mean(),
+        "coord_monitor/flip_coord_to_noncoord": (batch.logits.argmax(1) < 12)[inside].mean(),
+        "coord_monitor/coord_vocab_mass_at_gt_text": np.exp(log_p[:, 12:]).sum(1)[~inside].mean(),
+    }
+    shown = {key: float(cells[prefix + key].replace(",", "")) for key in expected}
+    assert shown == pytest.approx(expected, abs=6e-5)
+    assert cells[f"{prefix}n_tokens"] == str(len(batch.gold))
+    assert cells[f"{prefix}n_nonfinite"] == "0"
+
+
+def test_every_metric_is_listed(page, recorded):
+    assert set(page.cells) == set(lb.metrics(recorded.dump).frame["key"])
+
+
+def test_head_speaks_of_the_last_evaluation(page, recorded):
+    batch = of(recorded, "eval")
+    glance = page.sections["glance"]
+    assert "At a glance: eval, step 8" in glance
+    assert f"accuracy {batch.correct.mean():.4f}, nll {batch.nll.mean():.4f} nats (perplexity " in glance
+    assert "Nothing was left out" in glance
+    assert "runs-a" in page.text
+
+
+def test_calibration_section(page, recorded):
+    ece = lb.calibration(recorded.dump, by="step").frame
+    row = [r for r in ece.iter_rows(named=True) if (r["phase"], r["step"], r["type"]) == ("eval", 8, "")]
+    section = page.sections["calibration"]
+    assert f"ECE {row[0]['ece']:.4f} (15 bins) over 48 tokens" in section
+    assert "train" not in section
+
+
+def test_logged_values_stand_beside_those_of_the_logits(page, recorded):
+    batch = of(recorded, "eval")
+    section = " ".join(page.sections["logged"].split())
+    nll, accuracy = batch.nll.mean(), batch.correct.mean()
+    assert f"eval_loss eval_nll 8 {nll + 0.5:.4f} {nll:.4f} +0.5000" in section
+    assert re.search(rf"eval_token_acc eval_token_acc 8 {accuracy:.4f} {accuracy:.4f} \S+ ", section + " ")
+    assert "loss nll 8" in section
+    assert f"with no metric of that name: {NASTY}" in section
+
+
+def test_hostile_text_stays_text(text, page):
+    assert "script" not in page.tags
+    assert "b" not in page.tags
+    assert NASTY not in text
+    assert "\u202e" not in text
+    shown = "".join(page.text)
+    assert f"sample {NASTY}" in shown
+    assert "source <b>web</b>" in shown
+
+
+def test_needs_nothing_from_elsewhere(text, page):
+    for tag, name, value in page.attributes:
+        if name in ("href", "xlink:href"):
+            assert value.startswith("#"), (tag, value)
+        assert not name.startswith("on")
+        assert name not in ("src", "srcset", "data", "action", "poster")
+    assert page.tags.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "base"})
+    assert "@import" not in text
+    assert set(re.findall(r"url\((.)", text)) == {"#"}
+    assert set(re.findall(r"https?:[^\"'\s<]*", text)) == {"http://www.w3.org/2000/svg"}
+
+
+def test_links_and_ids_hold_together(page):
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    links = {value[1:] for _, name, value in page.attributes if name == "href"}
+    assert links <= set(ids)
+    named = {value for _, name, value in page.attributes if name == "aria-labelledby"}
+    assert named <= set(ids)
+    assert ("html", "lang", "en") in page.attributes
+    pictures = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
+    assert len(pictures) == sum(tag == "svg" and name == "viewbox" for tag, name, _ in page.attributes)
+    assert all(pictures)
+
+
+def test_same_dump_same_bytes(recorded, path, tmp_path):
+    with ThreadPoolExecutor(2) as executor:
+        again = lb.report(recorded.dump, tmp_path / "again.html", executor=executor)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_progress_and_title(odd_dump, tmp_path, parse):
+    told: list[tuple[int, int]] = []
+    target = lb.report(
+        odd_dump("bare"),
+        tmp_path / "r.html",
+        title="A & <B>",
+        progress=lambda done, n: told.append((done, n)),
+    )
+    n = len(odd_dump("bare").shards("tokens"))
+    assert told == [(i + 1, n) for i in range(n)]
+    assert "A & <B>" in parse(target.read_text(encoding="utf-8")).text
+    assert [file.name for file in tmp_path.iterdir()] == ["r.html"]
+
+
+def test_n_tokens(odd_dump, tmp_path, page, parse):
+    few = parse(lb.report(odd_dump("bare"), tmp_path / "few.html", n_tokens=3).read_text(encoding="utf-8"))
+    assert few.sections["tokens"].count("tokens above gold") == 3
+    assert page.sections["tokens"].count("tokens above gold") == 20
+    for n in (0, 201):
+        with pytest.raises(InputError, match="allowed are 1 to 200"):
+            lb.report(odd_dump("bare"), tmp_path / "no.html", n_tokens=n)
+
+
+def test_paths_that_cannot_be_written(odd_dump, tmp_path):
+    with pytest.raises(InputError, match="is a folder"):
+        lb.report(odd_dump("bare"), tmp_path)
+    with pytest.raises(InputError, match="does not exist; create the folder"):
+        lb.report(odd_dump("bare"), tmp_path / "a" / "b.html")
+
+
+def test_nothing_is_left_behind_when_writing_fails(odd_dump, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", fail)
+    (tmp_path / "r.html").write_text("old")
+    with pytest.raises(InputError, match="No space left on device"):
+        lb.report(odd_dump("bare"), tmp_path / "r.html")
+    assert [file.name for file in tmp_path.iterdir()] == ["r.html"]
+    assert (tmp_path / "r.html").read_text() == "old"
+
+
+@pytest.fixture(scope="module")
+def odd_page(odd_dump, parse, tmp_path_factory):
+    made = {}
+
+    def make(kind):
+        if kind not in made:
+            target = lb.report(odd_dump(kind), tmp_path_factory.mktemp("odd") / f"{kind}.html")
+            assert target.stat().st_size < 600_000
+            made[kind] = parse(target.read_text(encoding="utf-8"))
+        return made[kind]
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_dumps_have_pages(kind, odd_page):
+    page = odd_page(kind)
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert page.tags.isdisjoint({"script", "b"})
+    assert {
+        "glance",
+        "metrics",
+        "curves",
+        "explain",
+        "calibration",
+        "flips",
+        "tokens",
+        "logged",
+        "recording",
+    } <= set(page.sections)
+
+
+def test_a_classifier(odd_page):
+    page = odd_page("classifier")
+    assert page.cells["n_tokens"] == "40"
+    assert "curves need two" in page.sections["curves"]
+    assert "No vocabulary groups were recorded" in page.sections["flips"]
+    assert "own log was not recorded" in page.sections["logged"]
+    assert "shown by their ids" in page.sections["tokens"]
+
+
+def test_a_dump_of_non_finite_tokens_only(odd_page):
+    page = odd_page("nonfinite")
+    glance = page.sections["glance"]
+    assert "96 tokens with NaN or infinite values" in glance
+    assert page.cells["eval_token_acc"] == "–"
+    assert page.cells["eval_n_nonfinite"] == "48"
+    assert "no such tokens" in page.sections["metrics"]
+
+
+def test_damage_strays_and_a_killed_writer_are_told(odd_page):
+    glance = odd_page("damaged").sections["glance"]
+    assert re.search(r"Damaged shard tokens/\S+ \(truncated: \d+ of \d+ bytes\): 48 rows not read", glance)
+    assert "1 file without a journal line" in glance
+    assert "1 session without an end, killed or still recording" in glance
+    assert "Nothing was left out" not in glance
+
+
+def test_rows_replaced_by_a_resumed_run_are_counted(odd_page):
+    page = odd_page("resumed")
+    assert (
+        "96 training rows of earlier sessions, replaced when training was resumed" in page.sections["glance"]
+    )
+    assert "resumed from step" in page.sections["recording"]
+
+
+def test_long_lists_are_capped_and_said_to_be(odd_page):
+    page = odd_page("many")
+    glance = page.sections["glance"]
+    assert "This page shows 6 phases and datasets; not shown: " in glance
+    assert "This page shows the 12 token types with most tokens, of 14" in glance
+    assert "the 16 highest of" in page.sections["flips"]
+    assert "Drawn: the 1 of " in page.sections["calibration"]
+
+
+def test_long_runs_are_thinned_and_said_to_be(tmp_path, parse, monkeypatch):
+    monkeypatch.setattr("logitbox.reports.curves.MAX_POINTS", 10)
+    with Recorder(tmp_path / "long", 5) as rec:
+        for step in range(60):
+            rec.record(torch.randn(3, 5), torch.tensor([0, 1, 2]), step=step)
+            rec.scalars(step, {"loss": 1.0})
+    target = lb.report(lb.open(tmp_path / "long"), tmp_path / "long.html")
+    section = parse(target.read_text(encoding="utf-8")).sections["curves"]
+    assert "Mean nll (TFCE) by phase; lines thinned to 10 of 60 steps" in section
+    assert "40 of 60 recorded steps" in section
+
+
+def test_passes_at_one_step_are_pooled_and_said_to_be(tmp_path, parse):
+    with Recorder(tmp_path / "twice", 5) as rec:
+        for _ in range(2):
+            rec.start_pass("eval")
+            rec.record(torch.randn(3, 5), torch.tensor([0, 1, 2]), step=1, phase="eval")
+    page = parse(lb.report(lb.open(tmp_path / "twice"), tmp_path / "t.html").read_text(encoding="utf-8"))
+    assert page.cells["eval_n_tokens"] == "6"
+    assert "all passes over the data at that step together" in page.sections["metrics"]
