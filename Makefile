@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 OUT    ?= demo-out
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint format docs examples clean
+.PHONY: demo test lint format screenshot clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml constraints.txt
@@ -31,6 +31,12 @@ lint: $(STAMP)        ## format, lint and types
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+screenshot:           ## docs/report.png, from the demo's report (needs chromium and Pillow)
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1100,1040 \
+	  --screenshot=docs/report.png file://$(abspath $(OUT))/report.html
+	$(BIN)/python -c "from PIL import Image; i = Image.open('docs/report.png').convert('RGB'); \
+	  i.quantize(64).save('docs/report.png', optimize=True)"
 
 clean:
 	rm -rf $(VENV) $(OUT) .pytest_cache .ruff_cache .hypothesis

@@ -16,7 +16,8 @@ import polars as pl
 from logitbox.analysis.histogram import COARSE, FINE
 from logitbox.analysis.populations import ALL
 from logitbox.analysis.results import Result
-from logitbox.analysis.tally import Tally, merge_frames
+from logitbox.analysis.splitting import by_columns
+from logitbox.analysis.tally import HISTOGRAM_SUMS, Tally, merge_frames
 from logitbox.analysis.tallying import Progress, tally_dump
 from logitbox.dumps.dump import Dump
 from logitbox.errors import InputError
@@ -25,7 +26,7 @@ BY = ("dataset", "pass", "step", "epoch")
 _OF_FINE = {"dataset"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration(Result):
     """Reliability of the arg-max's probability.
 
@@ -66,27 +67,38 @@ def calibration(
     Raises:
         InputError: a `by` or a number of bins that the histograms cannot give.
     """
-    names = (by,) if isinstance(by, str) else tuple(by or ())
-    for name in names:
-        if name not in BY:
-            raise InputError(f"by is {name!r}; calibration can be split by {', '.join(BY)}")
+    names = by_columns(by)
+    _check_by(names)
     return calibration_of_tally(tally_dump(dump, (), executor, progress), names, bins)
+
+
+def _check_by(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in (*BY, "phase", "type"):
+            raise InputError(f"by is {name!r}; calibration can be split by {', '.join(BY)}")
 
 
 def calibration_of_tally(tally: Tally, by: Sequence[str] = (), bins: int = 15) -> Calibration:
     """`calibration` from a tally at hand."""
+    _check_by(by_columns(by))
+    by = [name for name in by_columns(by) if name not in ("phase", "type")]
     grid, histogram = (FINE, tally.fine) if set(by) <= _OF_FINE else (COARSE, tally.coarse)
-    keys = ["phase", *by, "type"]
     coarse = pl.Series("bin", grid.coarsen(histogram["bin"].to_numpy(), bins), pl.Int64)
-    sums = merge_frames(
-        [histogram.with_columns(coarse).select(*keys, "bin", "n", "confidence", "correct")],
-        ("n", "confidence", "correct"),
-    )
+    binned = histogram.with_columns(coarse)
+    table = _table(binned, ["phase", *by, "type"], bins)
+    frame = _errors(table, ["phase", *by, "type"])
+    whole = _errors(_table(binned.filter(pl.col("type") == ALL), ["phase"], bins), ["phase"])
+    return Calibration(frame, _verdict(whole, bins), table, bins)
+
+
+def _table(binned: pl.DataFrame, keys: Sequence[str], bins: int) -> pl.DataFrame:
+    """The reliability table per `keys`, from a histogram whose `bin` is one of the `bins`."""
+    sums = merge_frames([binned.select(*keys, "bin", *HISTOGRAM_SUMS)], HISTOGRAM_SUMS)
     n = pl.col("n")
-    table = (
+    return (
         sums.with_columns(
-            (pl.col("bin") / bins).alias("low"),
-            ((pl.col("bin") + 1) / bins).alias("high"),
+            _edge(sums["bin"], bins).alias("low"),
+            _edge(sums["bin"] + 1, bins).alias("high"),
             (pl.col("correct") / n).alias("accuracy"),
             (pl.col("confidence") / n).alias("confidence"),
         )
@@ -94,26 +106,33 @@ def calibration_of_tally(tally: Tally, by: Sequence[str] = (), bins: int = 15) -
         .select(*keys, "bin", "low", "high", "n", "accuracy", "confidence", "gap")
         .sort([*keys, "bin"], nulls_last=True)
     )
+
+
+def _edge(number: pl.Series, bins: int) -> pl.Series:
+    """The edges k/bins, correctly rounded (polars multiplies by a rounded 1/bins instead)."""
+    return pl.Series(number.to_numpy() / bins, dtype=pl.Float64)
+
+
+def _errors(table: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """ECE and MCE per `keys`."""
+    n = pl.col("n")
     share = n / n.sum()
-    frame = table.group_by(keys, maintain_order=True).agg(
+    return table.group_by(keys, maintain_order=True).agg(
         n.sum(),
         *((share * pl.col(name)).sum().alias(name) for name in ("accuracy", "confidence")),
         (share * pl.col("gap").abs()).sum().alias("ece"),
         pl.col("gap").abs().max().alias("mce"),
     )
-    return Calibration(frame, _verdict(frame), table, bins)
 
 
-def _verdict(frame: pl.DataFrame) -> str:
-    whole = frame.filter(pl.col("type") == ALL)
-    if whole.is_empty():
-        return "no finite supervised tokens to calibrate"
+def _verdict(whole: pl.DataFrame, bins: int) -> str:
     parts: list[str] = []
-    for row in whole.group_by("phase", maintain_order=True).last().iter_rows(named=True):
+    for row in whole.iter_rows(named=True):
         gap = row["confidence"] - row["accuracy"]
         lean = "over-confident" if gap > 0 else "under-confident"
         parts.append(
-            f"{row['phase']}: ECE {row['ece']:.4f} over {row['n']:,} tokens; mean confidence {row['confidence']:.4f} "
-            f"against accuracy {row['accuracy']:.4f} ({lean} by {abs(gap):.4f} on average)"
+            f"{row['phase']}: ECE {row['ece']:.4f} ({bins} bins) over {row['n']:,} tokens; "
+            f"mean confidence {row['confidence']:.4f} against accuracy {row['accuracy']:.4f} "
+            f"({lean} by {abs(gap):.4f} on average)"
         )
-    return "; ".join(parts)
+    return "; ".join(parts) if parts else "no finite supervised tokens to calibrate"

@@ -21,7 +21,7 @@ _SHOWN = 5
 """Alternatives shown for each token."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenList(Result):
     """Tokens with their text and context, `p_gold` and `p_top`, and the columns they were ranked by."""
 
@@ -35,18 +35,29 @@ def high_entropy(
         dump: an opened dump.
         n: how many.
         phase: only this phase; by default the evaluation phases if there are any, else all.
-        step: only this step; "last" (each phase's and dataset's last recorded one), or None for all steps.
+        step: only this step (all its passes); "last" (each phase's and dataset's last recorded pass), or None
+            for all steps.
 
     Raises:
-        InputError: no such phase or step.
+        InputError: no such phase or step, or a dump without token rows.
     """
     if n < 1:
         raise InputError(f"n is {n}; ask for at least 1 token")
+    if isinstance(step, str) and step != "last":
+        raise InputError(f"step is {step!r}; give a number, 'last', or None for all steps")
+    if not dump.shards("tokens"):
+        raise InputError(
+            f"{dump.path} holds no token rows yet; record something, or flush() a run in progress"
+        )
     rows, told = _selected(dump, phase, step)
-    finite = (pl.col("flags") & int(Flag.NONFINITE)) == 0
+    nonfinite = (pl.col("flags") & int(Flag.NONFINITE)) != 0
+    lost = int(rows.select(nonfinite.sum()).collect().item())
     order = ["entropy", *IDENTITY]
-    best = rows.filter(finite).sort(order, descending=[True, *([False] * len(IDENTITY))]).head(n).collect()
-    return TokenList(with_text(best, dump), f"{best.height} tokens of highest entropy, {told}{_range(best)}")
+    ranked = rows.filter(~nonfinite).sort(order, descending=[True, *([False] * len(IDENTITY))]).head(n)
+    best = ranked.collect(engine="streaming")
+    left_out = f" ({lost:,} non-finite left out)" if lost else ""
+    verdict = f"{best.height} tokens of highest entropy, {told}{left_out}{_range(best)}"
+    return TokenList(with_text(best, dump), verdict)
 
 
 def _range(best: pl.DataFrame) -> str:
@@ -58,22 +69,25 @@ def _range(best: pl.DataFrame) -> str:
 def _selected(dump: Dump, phase: str | None, step: int | Literal["last"] | None) -> tuple[pl.LazyFrame, str]:
     """Supervised rows of the wanted phase and step, and how to call them."""
     rows = dump.tokens.filter((pl.col("flags") & int(Flag.SUPERVISED)) != 0)
-    places = rows.group_by("phase", "dataset").agg(pl.col("step").max()).collect().sort("phase", "dataset")
-    phases = places["phase"].unique().to_list()
+    places = rows.select("phase", "dataset", "step", "pass").unique().collect()
+    phases = sorted(places["phase"].unique())
     if phase is not None and phase not in phases:
-        raise InputError(
-            f"phase is {phase!r}; the dump has {', '.join(sorted(phases)) or 'no supervised tokens'}"
-        )
+        raise InputError(f"phase is {phase!r}; the dump has {', '.join(phases) or 'no supervised tokens'}")
     wanted = [phase] if phase is not None else [name for name in phases if name != "train"] or phases
+    places = places.filter(pl.col("phase").is_in(wanted))
     rows = rows.filter(pl.col("phase").is_in(wanted))
-    told = f"phase {', '.join(sorted(wanted))}"
+    told = f"phase {', '.join(wanted)}" if wanted else "no supervised tokens"
     if step == "last":
-        rows = rows.join(places.lazy(), on=["phase", "dataset", "step"], how="semi")
+        last = places.sort("step", "pass").group_by("phase", "dataset", maintain_order=True).last()
+        rows = rows.join(last.lazy(), on=["phase", "dataset", "step", "pass"], how="semi")
         return rows, f"{told}, last step"
     if step is not None:
-        if rows.filter(pl.col("step") == step).limit(1).collect().is_empty():
+        steps = sorted(places["step"].unique())
+        if step not in steps:
+            near = sorted(steps, key=lambda other: abs(other - step))[:5]
             raise InputError(
-                f"step is {step}; no supervised token of phase {', '.join(wanted)} was recorded then"
+                f"step is {step}; of phase {', '.join(wanted)} the nearest recorded steps are "
+                f"{', '.join(map(str, sorted(near)))}"
             )
         return rows.filter(pl.col("step") == step), f"{told}, step {step}"
     return rows, f"{told}, all steps"
@@ -85,7 +99,12 @@ def with_text(rows: pl.DataFrame, dump: Dump) -> pl.DataFrame:
     samples = dump.samples.join(keys, on=["sample", "dataset"], how="semi").select(
         "sample", "dataset", "key", "source", "input_ids"
     )
-    joined = rows.join(samples.collect(), on=["sample", "dataset"], how="left", maintain_order="left")
+    joined = rows.join(
+        _with_trusted_ids(samples.collect(), dump),
+        on=["sample", "dataset"],
+        how="left",
+        maintain_order="left",
+    )
     shown = [_shown(row, dump) for row in joined.iter_rows(named=True)]
     schema = {"gold_text": pl.String, "top_text": pl.String, "alternatives": pl.String, "context": pl.String}
     texts = pl.DataFrame(shown, schema=schema)
@@ -93,6 +112,30 @@ def with_text(rows: pl.DataFrame, dump: Dump) -> pl.DataFrame:
     return joined.select(
         *columns, (-pl.col("nll")).exp().alias("p_gold"), (-pl.col("top_nll")).exp().alias("p_top")
     ).hstack(texts)
+
+
+def _with_trusted_ids(samples: pl.DataFrame, dump: Dump) -> pl.DataFrame:
+    """`input_ids` only where every recorded label of the sample stands in them at its position.
+
+    Where several packed documents bear one sample id, positions start anew and text at them would be another's.
+    """
+    if samples["input_ids"].null_count() == samples.height:
+        return samples
+    with_ids = samples.filter(pl.col("input_ids").is_not_null()).lazy()
+    labels = dump.tokens.filter((pl.col("flags") & int(Flag.SUPERVISED)) != 0).select(
+        "sample", "dataset", "pos", "gold"
+    )
+    there = pl.col("input_ids").list.get(pl.col("pos"), null_on_oob=True).eq_missing(pl.col("gold"))
+    agrees = (
+        labels.join(with_ids.select("sample", "dataset", "input_ids"), on=["sample", "dataset"])
+        .group_by("sample", "dataset")
+        .agg((there & (pl.col("pos") >= 0)).all().alias("agrees"))
+        .collect(engine="streaming")
+    )
+    marked = samples.join(agrees, on=["sample", "dataset"], how="left", maintain_order="left")
+    return marked.with_columns(pl.when(pl.col("agrees")).then(pl.col("input_ids")).alias("input_ids")).drop(
+        "agrees"
+    )
 
 
 def _shown(row: dict[str, object], dump: Dump) -> dict[str, str]:
@@ -111,8 +154,8 @@ def _shown(row: dict[str, object], dump: Dump) -> dict[str, str]:
 
 
 def _context(row: dict[str, object], dump: Dump) -> str:
-    """Text before the position, where the sample's tokens were recorded and agree with the row."""
+    """Text before the position, where the sample's tokens were recorded and agree with its labels."""
     ids, pos = row["input_ids"], int(str(row["pos"]))
-    if not isinstance(ids, Sequence) or not 0 <= pos < len(ids) or ids[pos] != row["gold"]:
+    if not isinstance(ids, Sequence):
         return ""
     return dump.text.decode(int(i) for i in ids[max(0, pos - CONTEXT) : pos])

@@ -17,7 +17,8 @@ import polars as pl
 from logitbox.analysis.metrics import pooled
 from logitbox.analysis.populations import ALL, CELLS
 from logitbox.analysis.results import Result
-from logitbox.analysis.tally import KEYS, Tally
+from logitbox.analysis.splitting import by_columns, check_held, extra_keys
+from logitbox.analysis.tally import Tally
 from logitbox.analysis.tallying import Progress, tally_dump
 from logitbox.dumps.dump import Dump
 
@@ -29,7 +30,7 @@ CELL_WORDS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation(Result):
     """The TFA/TFCE table.
 
@@ -53,19 +54,19 @@ def explain(
         executor: where to tally shards.
         progress: told after every shard.
     """
-    names = (by,) if isinstance(by, str) else tuple(by or ())
-    extra = [name for name in names if name not in (*KEYS, "type")]
-    return explain_of_tally(tally_dump(dump, extra, executor, progress), names)
+    names = by_columns(by)
+    return explain_of_tally(tally_dump(dump, extra_keys(names), executor, progress), names)
 
 
 def explain_of_tally(tally: Tally, by: Sequence[str] = ()) -> Explanation:
     """`explain` from a tally at hand."""
-    keys = ["phase", *(name for name in by if name not in ("phase", "type")), "type"]
+    columns = check_held(tally.cells, by_columns(by))
+    keys = ["phase", *(name for name in columns if name not in ("phase", "type")), "type"]
     cells = pooled(tally.cells, keys).filter(pl.col("n") > 0)
     frame = pl.concat([_cell_rows(cells, keys, name) for name in CELLS])
     order = pl.col("cell").replace_strict({name: i for i, name in enumerate(CELLS)}, return_dtype=pl.Int64)
     frame = frame.sort([*keys, order], nulls_last=True)
-    return Explanation(frame, _verdict(frame))
+    return Explanation(frame, _verdict(tally))
 
 
 def _cell_rows(cells: pl.DataFrame, keys: Sequence[str], name: str) -> pl.DataFrame:
@@ -84,19 +85,18 @@ def _cell_rows(cells: pl.DataFrame, keys: Sequence[str], name: str) -> pl.DataFr
     ).rename({"count": "n"})
 
 
-def _verdict(frame: pl.DataFrame) -> str:
+def _verdict(tally: Tally) -> str:
     parts: list[str] = []
-    whole = frame.filter(pl.col("type") == ALL)
-    for (phase,), rows in whole.group_by("phase", maintain_order=True):
-        n = rows["n"].sum()
-        tfce = float((rows["tfce_part"] * 1.0).sum()) if rows.height == len(CELLS) else None
-        if tfce is None:
+    whole = pooled(tally.cells.filter(pl.col("type") == ALL), ["phase"]).sort("phase")
+    for row in whole.iter_rows(named=True):
+        n, tfce = row["n"], row["nll"]
+        lost = f" ({row['n_nonfinite']:,} non-finite left out)" if row["n_nonfinite"] else ""
+        if not n:
+            parts.append(f"{row['phase']}: no finite supervised tokens{lost}")
             continue
-        tfa = float(rows["tfa_part"].sum())
-        row = {r["cell"]: r for r in rows.iter_rows(named=True)}["wrong_likely"]
-        part = f"{row['tfce_part'] / tfce:.0%} of TFCE" if tfce > 0 else "none of TFCE"
+        carried = f"{row['nll_wrong_likely'] / tfce:.0%} of TFCE" if tfce > 0 else "none of TFCE"
         parts.append(
-            f"{phase}: TFA {tfa:.4f}, TFCE {tfce:.4f} nats over {n:,} tokens; "
-            f"confidently wrong tokens are {row['share']:.1%} of them and carry {part}"
+            f"{row['phase']}: TFA {row['correct'] / n:.4f}, TFCE {tfce / n:.4f} nats over {n:,} tokens{lost}; "
+            f"confidently wrong tokens (p(top) ≥ ½) are {row['wrong_likely'] / n:.1%} of them and carry {carried}"
         )
-    return "; ".join(parts) if parts else "see the table"
+    return "; ".join(parts) if parts else "no supervised tokens were recorded"

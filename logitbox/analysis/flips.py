@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from logitbox.analysis.metrics import Metrics, metrics, metrics_of_tally
+from logitbox.analysis.metrics import SCHEMA, Metrics, metrics, metrics_of_tally
 from logitbox.analysis.results import Result
 from logitbox.analysis.tally import Tally
 from logitbox.analysis.tallying import Progress
 from logitbox.dumps.dump import Dump
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Flips(Result):
     """Flip rates and group masses (seed 000's `coord_monitor/*` for the group `coord`).
 
@@ -64,8 +64,12 @@ def _of_metrics(table: Metrics, dump: Dump) -> Flips:
         pl.col("key").str.contains("_monitor/flip_", literal=True) & pl.col("value").is_not_null()
     )
     if rates.is_empty():
-        return Flips(frame, "no supervised token has its gold in a recorded vocabulary group, or outside one")
+        return Flips(frame, "no finite supervised token of a session with vocabulary groups")
     worst = rates.sort("value", descending=True, maintain_order=True).row(0, named=True)
     if worst["value"] == 0:
-        return Flips(frame, f"no flips: the arg-max is always in gold's class ({rates.height} rates)")
-    return Flips(frame, f"highest flip rate: {worst['key']} = {worst['value']:.4f} of {worst['n']:,} tokens")
+        return Flips(frame, f"no flips: the arg-max never crosses a group's border ({rates.height} rates)")
+    split = [f"{name} {worst[name]}" for name in frame.columns if name not in SCHEMA]
+    where = f" at {', '.join(split)}" if split else ""
+    return Flips(
+        frame, f"highest flip rate: {worst['key']} = {worst['value']:.4f} of {worst['n']:,} tokens{where}"
+    )

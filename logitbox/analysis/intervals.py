@@ -13,33 +13,46 @@ Z95 = 1.959963984540054
 """97.5 % quantile of the standard normal distribution."""
 
 
+_ROUNDING = 1e-12
+"""Squares below this share of their terms are what float64 sums leave of an exact 0."""
+
+
 def mean_of(quantity: str) -> pl.Expr:
     """Token mean of a quantity, from the columns of a tally's cells; null where there are no tokens."""
     return pl.when(pl.col("n") > 0).then(pl.col(quantity) / pl.col("n"))
 
 
 def standard_error(quantity: str) -> pl.Expr:
-    """Clustered standard error of the token mean; null with fewer than two samples."""
+    """Clustered standard error of the token mean; null with fewer than two samples.
+
+    Where the column `evaluations` m is there, the same samples were met m times. The error is then the one of m
+    perfectly correlated evaluations, √m times that of independent ones: (Σₘ dᵢₘ)² ≤ m Σₘ dᵢₘ², so it is never
+    too small.
+    """
     x, xx, xn = (pl.col(name) for name in (quantity, f"{quantity}:xx", f"{quantity}:xn"))
     n, nn, g = pl.col("n"), pl.col("nn"), pl.col("clusters")
     ratio = x / n
-    # Cancellation can leave a tiny negative rest where every sample has the same mean.
-    squares = (xx - 2 * ratio * xn + ratio * ratio * nn).clip(lower_bound=0.0)
-    return pl.when(g > 1).then((g / (g - 1) * squares).sqrt() / n)
+    squares = xx - 2 * ratio * xn + ratio * ratio * nn
+    # What is left where every sample has the same mean is rounding, of either sign.
+    squares = pl.when(squares > _ROUNDING * (xx + ratio * ratio * nn)).then(squares).otherwise(0.0)
+    times = pl.col("evaluations")
+    return pl.when(g > times).then((times * g / (g - times) * squares).sqrt() / n)
 
 
 def interval(quantity: str, *, is_share: bool) -> tuple[pl.Expr, pl.Expr]:
-    """(low, high) of the 95 % interval of a token mean.
+    """(low, high) of the 95 % interval of a token mean; null where there is none.
 
     A share whose samples all agree has no spread to estimate from; there the Wilson interval over the number of
     samples is given instead of one of zero width.
     """
     mean, error = mean_of(quantity), standard_error(quantity)
     low, high = mean - Z95 * error, mean + Z95 * error
-    if not is_share:
-        return low, high
-    g, z2 = pl.col("clusters"), Z95 * Z95
-    centre = (mean + z2 / (2 * g)) / (1 + z2 / g)
-    half = Z95 * (mean * (1 - mean) / g + z2 / (4 * g * g)).sqrt() / (1 + z2 / g)
-    flat = error == 0
-    return pl.when(flat).then(centre - half).otherwise(low), pl.when(flat).then(centre + half).otherwise(high)
+    if is_share:
+        g, z2 = pl.col("clusters") / pl.col("evaluations"), Z95 * Z95
+        centre = (mean + z2 / (2 * g)) / (1 + z2 / g)
+        # A mean of 1 can come out a rounding above it.
+        half = Z95 * ((mean * (1 - mean)).clip(lower_bound=0.0) / g + z2 / (4 * g * g)).sqrt() / (1 + z2 / g)
+        flat = error == 0
+        low = pl.when(flat).then(centre - half).otherwise(low)
+        high = pl.when(flat).then(centre + half).otherwise(high)
+    return low.fill_nan(None), high.fill_nan(None)

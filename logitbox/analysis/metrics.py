@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +13,11 @@ from logitbox.analysis.intervals import interval, mean_of
 from logitbox.analysis.populations import ALL
 from logitbox.analysis.registry import Metric, basic_metrics, metrics_of
 from logitbox.analysis.results import Result
-from logitbox.analysis.tally import KEYS, Tally, merge_frames
+from logitbox.analysis.splitting import by_columns, check_held, extra_keys
+from logitbox.analysis.tally import Tally, merge_frames
 from logitbox.analysis.tallying import Progress, tally_dump
 from logitbox.dumps.dump import Dump
-from logitbox.dumps.live import phase_prefix
+from logitbox.dumps.measures import phase_prefix
 from logitbox.errors import InputError
 
 SCHEMA = {
@@ -29,9 +30,12 @@ SCHEMA = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Metrics(Result):
     """The by-columns, then `key`, `value`, `n`, `reduction`, `low`, `high` (95 %, clustered by sample).
+
+    Where the by-columns pool several evaluations of the same set, `low` and `high` allow for their being of the same
+    samples (see `intervals.standard_error`).
 
     Frame methods can be called on it directly: `metrics(dump).filter(…)`.
     """
@@ -42,15 +46,23 @@ class Metrics(Result):
         Raises:
             InputError: no such key, or several rows match.
         """
-        rows = self.frame.filter(pl.col("key") == key, *(pl.col(name) == v for name, v in where.items()))
+        for name in where:
+            if name not in self.frame.columns:
+                raise InputError(f"there is no column {name!r}; columns are {', '.join(self.frame.columns)}")
+        chosen = [pl.col(name).eq_missing(pl.lit(v)) for name, v in where.items()]
+        rows = self.frame.filter(pl.col("key") == key, *chosen)
         if rows.height != 1:
             known = ", ".join(self.frame["key"].unique(maintain_order=True))
-            raise InputError(f"{rows.height} rows have key {key!r} {where or ''}; keys are {known}")
+            told = "".join(f", {name} {v!r}" for name, v in where.items())
+            columns = ", ".join(name for name in self.frame.columns if name not in SCHEMA)
+            narrow = f"; choose among rows by {columns}" if rows.height and columns else ""
+            raise InputError(f"{rows.height} rows have key {key!r}{told}; keys are {known}{narrow}")
         return rows["value"][0]
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
+        # Fields are not there yet while a copy is being made.
+        if name.startswith("_") or name in self.__dataclass_fields__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self.frame, name)
 
     def __getitem__(self, key: Any) -> Any:
@@ -58,6 +70,9 @@ class Metrics(Result):
 
     def __len__(self) -> int:
         return self.frame.height
+
+    def __iter__(self) -> Iterator[pl.Series]:
+        return iter(self.frame)
 
 
 def metrics(
@@ -70,9 +85,11 @@ def metrics(
 
     Args:
         dump: an opened dump.
-        by: columns to split by: any of phase, dataset, pass, step, epoch, type, and any column of `tokens` or
-            `samples`. Without it a phase's tokens are pooled over everything that was recorded of it, all steps
-            included. With "type", the basic metrics of every token type are given under their bare keys.
+        by: columns to split by: any of phase, dataset, pass, step, epoch, type, whole-number columns of `tokens`
+            (rank, micro, sample, pos, gold, …) and columns of `samples` (source, group, any of the user's).
+            Without it a phase's tokens are pooled over everything that was recorded of it, all steps, data sets
+            and passes included, each token counting as often as it was evaluated. With "type", the basic metrics
+            of every token type, group and rest of a group are given under their bare keys.
         executor: where to tally shards (see `tally_dump`).
         progress: told after every shard.
 
@@ -82,22 +99,30 @@ def metrics(
     Raises:
         InputError: an unknown column in `by`, or a dump without token rows.
     """
-    names = (by,) if isinstance(by, str) else tuple(by or ())
-    tally = tally_dump(dump, [name for name in names if name not in (*KEYS, "type")], executor, progress)
+    names = by_columns(by)
+    tally = tally_dump(dump, extra_keys(names), executor, progress)
     return metrics_of_tally(tally, dump, names)
 
 
 def metrics_of_tally(tally: Tally, dump: Dump, by: Sequence[str] = ()) -> Metrics:
     """`metrics` from a tally at hand, which must hold the by-columns."""
-    cells = with_complements(pooled(tally.cells, ["phase", *by]), dump)
-    keyed = _metrics_by_type(cells) if "type" in by else registered(dump)
-    columns = list(by)
+    columns = check_held(tally.cells, by_columns(by))
+    keep = list(dict.fromkeys(["phase", *columns]))
+    cells = pooled(tally.cells, [*keep, "spec"]).join(
+        _evaluations(tally.cells, [name for name in keep if name != "type"]),
+        on=[name for name in keep if name != "type"],
+        how="left",
+        nulls_equal=True,
+        maintain_order="left",
+    )
+    keyed = _metrics_by_type(cells) if "type" in columns else registered(dump)
     frames = [_evaluate(metric, cells, columns) for metric in keyed]
-    present = [frame for frame in frames if not frame.is_empty()]
-    frame = pl.concat(present) if present else pl.DataFrame(schema=SCHEMA)
-    order = [*columns, "_phase"]
-    frame = frame.with_row_index("_order").sort([*order, "_order"], nulls_last=True).drop("_order", "_phase")
-    return Metrics(frame, _verdict(cells))
+    if not frames:
+        schema = {name: cells.schema[name] for name in columns} | SCHEMA
+        return Metrics(pl.DataFrame(schema=schema), _verdict(tally, dump))
+    frame = pl.concat(frames).with_row_index("_order")
+    frame = frame.sort([*columns, "_phase", "_order"], nulls_last=True).drop("_order", "_phase")
+    return Metrics(frame, _verdict(tally, dump))
 
 
 def registered(dump: Dump) -> list[Metric]:
@@ -107,22 +132,30 @@ def registered(dump: Dump) -> list[Metric]:
 
 
 def pooled(cells: pl.DataFrame, keep: Sequence[str]) -> pl.DataFrame:
-    """Cells summed over every key but `keep` and the population."""
+    """Cells summed over every key but `keep` and the population.
+
+    A quantity that some of the cells did not record is null, unless `spec` is kept.
+    """
     sums = cells.columns[cells.columns.index("type") + 1 :]
     keys = [name for name in dict.fromkeys([*keep, "type"]) if name in cells.columns]
     return merge_frames([cells.select(*keys, *sums)], sums)
 
 
-def with_complements(cells: pl.DataFrame, dump: Dump) -> pl.DataFrame:
-    """Add `top_out_<group>` = n − `top_in_<group>` with its clustered moments."""
-    groups = {group.name for session in dump.sessions for group in session.spec.groups}
-    n, nn = pl.col("n"), pl.col("nn")
-    added: list[pl.Expr] = []
-    for group in sorted(groups):
-        x, xx, xn = (pl.col(f"top_in_{group}{suffix}") for suffix in ("", ":xx", ":xn"))
-        out = f"top_out_{group}"
-        added += [(n - x).alias(out), (nn - 2 * xn + xx).alias(f"{out}:xx"), (nn - xn).alias(f"{out}:xn")]
-    return cells.with_columns(added)
+def _evaluations(cells: pl.DataFrame, keep: Sequence[str]) -> pl.DataFrame:
+    """How often the same samples are pooled in each row: the evaluations (pass, step) of one data set.
+
+    Training is taken to meet other samples at every step.
+    """
+    each = (
+        cells.filter(pl.col("type") == ALL)
+        .select(*dict.fromkeys([*keep, "dataset", "pass", "step"]))
+        .unique()
+    )
+    times = each.group_by(*dict.fromkeys([*keep, "dataset"])).agg(
+        pl.len().cast(pl.Float64).alias("evaluations")
+    )
+    most = pl.when(pl.col("phase").first() == "train").then(1.0).otherwise(pl.col("evaluations").max())
+    return times.group_by(keep).agg(most.alias("evaluations"))
 
 
 def _metrics_by_type(cells: pl.DataFrame) -> list[Metric]:
@@ -131,13 +164,13 @@ def _metrics_by_type(cells: pl.DataFrame) -> list[Metric]:
 
 def _evaluate(metric: Metric, cells: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     """Rows of one metric. Where its population has no tokens, one row with value null says so."""
-    everyone = cells.filter(pl.col("type") == ALL)
-    rows = cells.filter(pl.col("type") == metric.population)
     keys = list(dict.fromkeys(["phase", *(name for name in by if name != "type")]))
+    rows = _recorded(metric, cells, [*keys, "evaluations"])
     if "type" not in by:
-        rows = everyone.select(keys).join(rows, on=keys, how="left", nulls_equal=True, maintain_order="left")
-    value, low, high = _estimate(metric, rows)
-    prefixes = {phase: phase_prefix(phase) for phase in rows["phase"].unique()}
+        everyone = cells.filter(pl.col("type") == ALL).select(keys).unique(maintain_order=True)
+        rows = everyone.join(rows, on=keys, how="left", nulls_equal=True, maintain_order="left")
+    value, low, high = _estimate(metric)
+    prefixes = {phase: phase_prefix(phase) for phase in cells["phase"].unique()}
     return rows.select(
         *(pl.lit(metric.population).alias("type") if name == "type" else pl.col(name) for name in by),
         (pl.col("phase").replace_strict(prefixes, return_dtype=pl.String) + metric.key).alias("key"),
@@ -150,11 +183,24 @@ def _evaluate(metric: Metric, cells: pl.DataFrame, by: Sequence[str]) -> pl.Data
     )
 
 
-def _estimate(metric: Metric, rows: pl.DataFrame) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
-    """(value, low, high) as expressions over cells; null where the sessions at hand lack the quantity."""
+def _recorded(metric: Metric, cells: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """The metric's population and sums, of the sessions that recorded its quantity."""
+    sums = ["n", "n_nonfinite", "clusters", "nn"]
+    if metric.reduction != "count":
+        sums += [metric.quantity, f"{metric.quantity}:xx", f"{metric.quantity}:xn"]
+    elif metric.only_with:
+        sums.append(metric.only_with)
+    rows = cells.filter(pl.col("type") == metric.population)
+    absent = [pl.lit(None, pl.Float64).alias(name) for name in sums if name not in rows.columns]
+    rows = rows.with_columns(absent).filter(pl.col(sums[-1]).is_not_null()).select(*keys, "spec", *sums)
+    if rows["spec"].n_unique() > 1:
+        return merge_frames([rows.drop("spec")], sums)
+    return rows.drop("spec")
+
+
+def _estimate(metric: Metric) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+    """(value, low, high) as expressions over `_recorded` rows."""
     nothing = pl.lit(None, pl.Float64)
-    if metric.quantity not in rows.columns:
-        return nothing, nothing, nothing
     if metric.reduction == "count":
         return pl.col(metric.quantity).fill_null(0).cast(pl.Float64), nothing, nothing
     mean = mean_of(metric.quantity)
@@ -164,13 +210,20 @@ def _estimate(metric: Metric, rows: pl.DataFrame) -> tuple[pl.Expr, pl.Expr, pl.
     return mean, low.clip(lower_bound=metric.low), high.clip(upper_bound=metric.high)
 
 
-def _verdict(cells: pl.DataFrame) -> str:
+def _verdict(tally: Tally, dump: Dump) -> str:
     parts: list[str] = []
-    for row in pooled(cells, ["phase"]).filter(pl.col("type") == ALL).iter_rows(named=True):
+    whole = tally.cells.filter(pl.col("type") == ALL)
+    for row in pooled(whole, ["phase"]).sort("phase").iter_rows(named=True):
+        steps = whole.filter(pl.col("phase") == row["phase"])["step"].n_unique()
         if row["n"]:
-            told = f"accuracy {row['correct'] / row['n']:.4f}, nll {row['nll'] / row['n']:.4f} nats over {row['n']:,} tokens"
+            over = f"{row['n']:,} tokens" + (f" of {steps:,} steps" if steps > 1 else "")
+            told = (
+                f"accuracy {row['correct'] / row['n']:.4f}, nll {row['nll'] / row['n']:.4f} nats over {over}"
+            )
             lost = f" ({row['n_nonfinite']:,} non-finite left out)" if row["n_nonfinite"] else ""
             parts.append(f"{row['phase']}: {told}{lost}")
         else:
             parts.append(f"{row['phase']}: no finite supervised tokens ({row['n_nonfinite']:,} left out)")
-    return "; ".join(parts) if parts else "no supervised tokens were recorded"
+    if dump.skipped:
+        parts.append(f"{len(dump.skipped):,} damaged shards left out")
+    return "; ".join(parts) if whole.height else "; ".join(["no supervised tokens were recorded", *parts])

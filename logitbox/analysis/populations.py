@@ -2,6 +2,8 @@
 
 Names of populations: "" is every supervised position; a token type by its name; a vocabulary group by its name
 (gold is in the group); and the rest of a group: `text` for the group `coord` (seed 000), else `non_<group>`.
+Where a type and a group share a name, gold's membership of the group decides (seed 000: a coord token is one of the
+coord vocabulary), so that a group and its rest always partition the tokens.
 """
 
 from __future__ import annotations
@@ -26,6 +28,11 @@ ALL = ""
 LIKELY = 0.5
 """A top-1 probability from here on counts as likely in the TFA/TFCE table."""
 
+ORDERED_PARTS = ("gate", "soft_ce", "w1", "bin", "mean")
+"""Suffixes of an ordered group's columns."""
+
+_ORDERED_QUANTITIES = ("gate", "soft_ce", "w1", "loss", "gate_mass", "bin_error", "top_bin_error")
+
 CELLS = ("right_likely", "right_unlikely", "wrong_likely", "wrong_unlikely")
 
 
@@ -47,8 +54,13 @@ class Populations:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All population names."""
-        return (ALL, *self.types, *(rest_of(group.name) for group in self.spec.groups))
+        """All population names, each once."""
+        return (ALL, *self.types, *(self.rest(group.name) for group in self.spec.groups))
+
+    def rest(self, group: str) -> str:
+        """Name of the population whose gold is outside a group; a declared type of that name keeps it."""
+        candidates = (rest_of(group), f"non_{group}", f"outside_{group}")
+        return next((name for name in candidates if name not in self.types), f"not_in_{group}_group")
 
     def masks(self, columns: Columns) -> Iterator[tuple[str, Mask]]:
         """(name, rows that belong to it) for rows that are supervised already."""
@@ -58,7 +70,7 @@ class Populations:
         for name in self.types:
             yield name, groups[name] if name in groups else self._of_type(name, columns)
         for name, inside in groups.items():
-            yield rest_of(name), ~inside
+            yield self.rest(name), ~inside
 
     def _of_type(self, name: str, columns: Columns) -> Mask:
         bit = self.spec.types.names.index(name)
@@ -67,32 +79,41 @@ class Populations:
 
 def needed_columns(spec: RecordSpec) -> list[str]:
     """Columns of `tokens` that `quantities` and `Populations.masks` read."""
-    needed = ["gold", "flags", "types", "top_ids", *(name for m in TOKEN_MEASURES for name in m.needs)]
+    needed = ["gold", "flags", "types", *(name for m in TOKEN_MEASURES for name in m.needs)]
+    needed += ["top_ids"] if spec.groups else []
     needed += [f"logmass_{group.name}" for group in spec.groups]
-    needed += [f"{name}_{part}" for name in spec.ordered for part in ("gate", "soft_ce", "w1", "bin", "mean")]
+    needed += [f"{name}_{part}" for name in spec.ordered for part in ORDERED_PARTS]
     return list(dict.fromkeys(needed))
 
 
-def usable(columns: Columns) -> tuple[Mask, Mask]:
-    """(supervised and finite, supervised but not finite); the second are left out and counted."""
-    flags = columns["flags"]
-    supervised = (flags & int(Flag.SUPERVISED)) != 0
-    finite = (flags & int(Flag.NONFINITE)) == 0
-    return supervised & finite, supervised & ~finite
+def finite(columns: Columns) -> Mask:
+    """Rows with finite values; the others are left out of every sum, and counted."""
+    return (columns["flags"] & int(Flag.NONFINITE)) == 0
 
 
-def quantities(columns: Columns, spec: RecordSpec) -> dict[str, NDArray[np.float64]]:
-    """Every per-token quantity that is summed, float64, shape [rows]; 0 where it is not defined."""
+def quantities(columns: Columns, spec: RecordSpec) -> dict[str, Array]:
+    """Every per-token quantity that is summed, numbers or booleans, [rows]; 0 where it is not defined.
+
+    For a group G: `mass_G` its probability; `top_in_G` arg-max in G though gold is not; `top_out_G` gold in G
+    though the arg-max is not.
+    """
     values: dict[str, Array] = {measure.name: measure.value(columns) for measure in TOKEN_MEASURES}
     values |= _table_cells(values)
-    populations = Populations(spec)
-    values |= {f"is_{name}": mask for name, mask in populations.masks(columns) if name in populations.types}
     for group in spec.groups:
+        gold, top = group.contains(columns["gold"]), group.contains(columns["top_1"])
         values[f"mass_{group.name}"] = np.exp(columns[f"logmass_{group.name}"])
-        values[f"top_in_{group.name}"] = group.contains(columns["top_1"])
+        values[f"top_in_{group.name}"] = top & ~gold
+        values[f"top_out_{group.name}"] = gold & ~top
     for name, options in spec.ordered.items():
         values |= _ordered_values(columns, spec.group(name), options)
-    return {name: np.asarray(value, dtype=np.float64) for name, value in values.items()}
+    return values
+
+
+def quantity_names(spec: RecordSpec) -> set[str]:
+    """Names of the quantities that groups and types bring."""
+    names = {f"is_{name}" for name in Populations(spec).types}
+    names |= {f"{of}_{group.name}" for group in spec.groups for of in ("mass", "top_in", "top_out")}
+    return names | {f"{name}.{part}" for name in spec.ordered for part in _ORDERED_QUANTITIES}
 
 
 def _table_cells(values: Mapping[str, Array]) -> dict[str, Array]:
@@ -108,20 +129,30 @@ def _ordered_values(columns: Columns, group: Group, options: OrderedSpec) -> dic
     """Parts of the ordered loss, their weighted total, the mass at the gate, and errors in bins."""
     name = group.name
     inside = group.contains(columns["gold"])
-    part = {
-        p: np.where(inside, columns[f"{name}_{p}"], 0.0) for p in ("gate", "soft_ce", "w1", "bin", "mean")
+    part = {p: np.where(inside, columns[f"{name}_{p}"], 0.0) for p in ORDERED_PARTS}
+    gold_bin = np.where(inside, _bin_of(group, columns["gold"]), 0)
+    weighted = (
+        (options.soft_ce_weight, "soft_ce"),
+        (options.w1_weight, "w1"),
+        (options.gate_weight, "gate"),
+    )
+    # A part may be infinite where logits are masked; with weight 0 it is no part of the loss.
+    total = sum((w * part[p] for w, p in weighted if w != 0), start=np.zeros(len(inside)))
+    return {
+        f"{name}.gate": part["gate"],
+        f"{name}.soft_ce": part["soft_ce"],
+        f"{name}.w1": part["w1"],
+        f"{name}.loss": total,
+        f"{name}.gate_mass": np.where(inside, np.exp(-part["gate"]), 0.0),
+        f"{name}.bin_error": np.abs(part["mean"] - gold_bin),
+        f"{name}.top_bin_error": np.abs(part["bin"] - gold_bin),
     }
+
+
+def _bin_of(group: Group, gold: Array) -> Array:
+    """Bin of each gold id; meaningless where gold is outside the group."""
+    if isinstance(group.ids, range):
+        return gold - group.ids.start
     ids = np.asarray(group.ids)
     order = np.argsort(ids)
-    gold_bin = order[np.minimum(np.searchsorted(ids[order], columns["gold"]), len(ids) - 1)]
-    return {
-        f"{name}_gate": part["gate"],
-        f"{name}_soft_ce": part["soft_ce"],
-        f"{name}_w1": part["w1"],
-        f"{name}_ordered_loss": options.soft_ce_weight * part["soft_ce"]
-        + options.w1_weight * part["w1"]
-        + options.gate_weight * part["gate"],
-        f"{name}_gate_mass": np.where(inside, np.exp(-part["gate"]), 0.0),
-        f"{name}_bin_error": np.where(inside, np.abs(part["mean"] - gold_bin), 0.0),
-        f"{name}_top_bin_error": np.where(inside, np.abs(part["bin"] - gold_bin), 0.0),
-    }
+    return order[np.minimum(np.searchsorted(ids[order], gold), len(ids) - 1)]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from logitbox.analysis.populations import ALL, Populations, rest_of
+from logitbox.analysis.populations import ALL, Populations
 from logitbox.dumps.spec import RecordSpec
 
 Reduction = Literal["token_mean", "exp_token_mean", "count"]
@@ -28,6 +28,7 @@ class Metric:
         about: formula and unit in words.
         group: heading under which reports list it.
         low, high: the metric's range, to which intervals are clipped.
+        only_with: a quantity; tokens of sessions that did not record it are no part of the metric.
     """
 
     key: str
@@ -38,6 +39,7 @@ class Metric:
     group: str
     low: float = 0.0
     high: float = float("inf")
+    only_with: str = ""
 
 
 _BASIC: tuple[tuple[str, str, Reduction, str, float, float], ...] = (
@@ -81,10 +83,10 @@ def metrics_of(spec: RecordSpec) -> list[Metric]:
     for name in populations.types:
         found += _type_metrics(name)
     for group in spec.groups:
-        found.append(
-            _renamed(f"{rest_of(group.name)}_token_acc", "correct", rest_of(group.name), "token types")
-        )
-        found += _monitor_metrics(group.name, [name for name in populations.types if name != group.name])
+        rest = populations.rest(group.name)
+        found.append(_renamed(f"{rest}_token_acc", "correct", rest, "token types"))
+        others = [name for name in populations.types if name != group.name]
+        found += _monitor_metrics(group.name, rest, others)
     for name in spec.ordered:
         found += _ordered_metrics(name)
     return found
@@ -105,14 +107,14 @@ def _type_metrics(name: str) -> Iterator[Metric]:
         yield Metric(f"{name}_{key}", quantity, name, reduction, f"{name} tokens: {about}", group, low, high)
 
 
-def _monitor_metrics(group: str, types: list[str]) -> Iterator[Metric]:
+def _monitor_metrics(group: str, rest: str, types: list[str]) -> Iterator[Metric]:
     """Seed 000's monitors in both directions: arg-max flips, and probability mass inside the group."""
-    prefix, rest = f"{group}_monitor", rest_of(group)
+    prefix = f"{group}_monitor"
     away, heading = f"{prefix}/flip_{group}_to_non{group}", f"{group} monitor"
     about = f"gold in {group}: share of tokens whose arg-max is not"
     yield Metric(away, f"top_out_{group}", group, "token_mean", about, heading, 0, 1)
     for name in (rest, *types):
-        about = f"{name} tokens: share whose arg-max is in {group}"
+        about = f"{name} tokens: share whose arg-max is in {group} though gold is not"
         yield Metric(
             f"{prefix}/flip_{name}_to_{group}", f"top_in_{group}", name, "token_mean", about, heading, 0, 1
         )
@@ -123,7 +125,7 @@ def _monitor_metrics(group: str, types: list[str]) -> Iterator[Metric]:
 
 
 _ORDERED: tuple[tuple[str, str, str, float], ...] = (
-    ("loss", "ordered_loss", "weighted sum of soft_ce, w1 and gate", float("inf")),
+    ("loss", "loss", "weighted sum of soft_ce, w1 and gate", float("inf")),
     ("soft_ce", "soft_ce", "cross-entropy against the Gaussian target, nats", float("inf")),
     ("w1", "w1", "Σ|CDF_p − CDF_q|, bins (÷ bins if normalize_w1)", float("inf")),
     ("gate", "gate", "−ln mass inside the group at the gate temperature, nats", float("inf")),
@@ -135,13 +137,16 @@ def _ordered_metrics(name: str) -> Iterator[Metric]:
     for key, quantity, about, high in _ORDERED:
         about_gold = f"gold in {name}: {about}"
         yield Metric(
-            f"{prefix}/{key}", f"{name}_{quantity}", name, "token_mean", about_gold, heading, 0, high
+            f"{prefix}/{key}", f"{name}.{quantity}", name, "token_mean", about_gold, heading, 0, high
         )
     mass = f"gold in {name}: mean mass inside the group at the gate temperature"
-    yield Metric(f"{prefix}/{name}_vocab_mass", f"{name}_gate_mass", name, "token_mean", mass, heading, 0, 1)
-    yield Metric(f"{prefix}/{name}_tokens", "n", name, "count", f"tokens with gold in {name}", heading)
+    yield Metric(f"{prefix}/{name}_vocab_mass", f"{name}.gate_mass", name, "token_mean", mass, heading, 0, 1)
+    about_count = f"tokens with gold in {name}"
+    yield Metric(
+        f"{prefix}/{name}_tokens", "n", name, "count", about_count, heading, only_with=f"{name}.gate"
+    )
     for key, quantity, about in (
         (f"{name}_bin_error", "bin_error", "mean |expected bin − gold bin|, bins"),
         (f"{name}_top_bin_error", "top_bin_error", "mean |arg-max bin − gold bin|, bins"),
     ):
-        yield Metric(key, f"{name}_{quantity}", name, "token_mean", about, heading)
+        yield Metric(key, f"{name}.{quantity}", name, "token_mean", about, heading)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # frames have no plain equality
 class Result:
     """Base of all results.
 
@@ -39,7 +39,7 @@ class Result:
         return import_module("logitbox.reports.figures").draw(self, ax, **options)
 
     def __str__(self) -> str:
-        return self.verdict
+        return " ".join(self.verdict.split())
 
     def _repr_html_(self) -> str:
         with pl.Config(tbl_rows=30, fmt_str_lengths=60, tbl_hide_dataframe_shape=True):

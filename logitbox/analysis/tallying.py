@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+import io
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from functools import lru_cache
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
+from uuid import uuid4
 
 import polars as pl
 
-from logitbox.analysis.tally import KEYS, ShardTask, Tally, merge, tally_shard
+from logitbox.analysis.reading import KEYS, ShardTask
+from logitbox.analysis.splitting import from_samples
+from logitbox.analysis.tally import Tally, merge_all, tally_shard
 from logitbox.dumps.dump import Dump
 from logitbox.dumps.inventory import Shard
 from logitbox.errors import InputError
@@ -20,9 +25,17 @@ from logitbox.errors import InputError
 Progress = Callable[[int, int], None]
 """Called with (shards done, shards in all)."""
 
-_PARTS = ("cells", "fine", "coarse")
+_AHEAD = 32
+"""Shards handed to an executor before the first of them is merged."""
+
+_DIGEST = 32
+"""Bytes of a SHA-256."""
+
 _CODE = (
-    ("logitbox.analysis", ("tally.py", "populations.py", "histogram.py")),
+    (
+        "logitbox.analysis",
+        ("reading.py", "sums.py", "tally.py", "tallying.py", "populations.py", "histogram.py"),
+    ),
     ("logitbox.dumps", ("measures.py", "spec.py", "flags.py")),
 )
 
@@ -34,60 +47,67 @@ def tally_dump(
 
     Args:
         dump: an opened dump.
-        by: further key columns beside phase, dataset, pass, step, epoch: columns of `tokens` (rank, micro,
-            gold, pos, …) or of `samples` (source, group, any of the user's).
+        by: further key columns beside phase, dataset, pass, step, epoch: whole-number columns of `tokens` (rank,
+            micro, sample, pos, gold, …) or columns of `samples` (source, group, any of the user's).
         executor: any `concurrent.futures.Executor`; by default shards are tallied one after the other.
         progress: told after every shard.
 
     Raises:
-        InputError: no such column.
+        InputError: no such column, one that cannot be split by, or a dump without token rows.
         DamagedDumpError: a shard was altered.
     """
-    tasks = [_task(dump, shard, tuple(dict.fromkeys(by))) for shard in dump.shards("tokens")]
-    if not tasks:
+    shards = dump.shards("tokens")
+    if not shards:
         raise InputError(
             f"{dump.path} holds no token rows yet; record something, or flush() a run in progress"
         )
-    results: list[Tally] = []
-    todo = (
-        (_cached(dump.path, task) for task in tasks) if executor is None else _mapped(dump, tasks, executor)
-    )
-    for done, tally in enumerate(todo, start=1):
-        results.append(tally)
+    tasks = _tasks(dump, shards, tuple(name for name in dict.fromkeys(by) if name not in KEYS))
+    made = _one_by_one(dump, tasks) if executor is None else _mapped(dump, tasks, executor)
+    return merge_all(_told(made, len(tasks), progress))
+
+
+def _told(tallies: Iterable[Tally], total: int, progress: Progress | None) -> Iterator[Tally]:
+    for done, tally in enumerate(tallies, start=1):
+        yield tally
         if progress is not None:
-            progress(done, len(tasks))
-    return merge(results)
+            progress(done, total)
 
 
-def _mapped(dump: Dump, tasks: Sequence[ShardTask], executor: Executor) -> list[Tally]:
-    futures = [executor.submit(_cached, dump.path, task) for task in tasks]
-    return [future.result() for future in futures]
+def _one_by_one(dump: Dump, tasks: Sequence[ShardTask]) -> Iterator[Tally]:
+    return (_cached(dump.path.absolute(), task) for task in tasks)
 
 
-def _task(dump: Dump, shard: Shard, by: tuple[str, ...]) -> ShardTask:
-    extra = tuple(name for name in by if name not in KEYS)
-    columns = dump.tokens.collect_schema().names()
-    from_samples = [name for name in extra if name not in columns]
-    return ShardTask(
-        path=shard.path,
-        name=shard.name,
-        sha256=shard.entry.sha256,
-        spec=shard.session.spec,
-        hidden_from=dump.hidden_from(shard.session),
-        by=extra,
-        lookup=_lookup(dump, from_samples) if from_samples else None,
-    )
+def _mapped(dump: Dump, tasks: Sequence[ShardTask], executor: Executor) -> Iterator[Tally]:
+    """Results in recording order, a bounded number of them ahead of the one that is wanted."""
+    waiting: deque[Future[Tally]] = deque()
+    todo = iter(tasks)
+    try:
+        while True:
+            for task in islice(todo, _AHEAD - len(waiting)):
+                waiting.append(executor.submit(_cached, dump.path.absolute(), task))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:  # after an error the rest is of no use
+            future.cancel()
 
 
-def _lookup(dump: Dump, names: Sequence[str]) -> pl.DataFrame:
-    known = dump.samples.collect_schema().names()
-    for name in names:
-        if name not in known:
-            raise InputError(
-                f"by names {name!r}, which is a column of neither tokens nor samples; "
-                f"samples have {', '.join(known)}, tokens have {', '.join(dump.tokens.collect_schema().names())}"
-            )
-    return dump.samples.select("sample", "dataset", *names).collect()
+def _tasks(dump: Dump, shards: Sequence[Shard], by: tuple[str, ...]) -> list[ShardTask]:
+    looked_up = from_samples(dump, by)
+    lookup = dump.samples.select("sample", "dataset", *looked_up).collect() if looked_up else None
+    return [
+        ShardTask(
+            path=shard.path.absolute(),
+            name=shard.name,
+            sha256=shard.entry.sha256,
+            spec=shard.session.spec,
+            hidden_from=dump.hidden_from(shard.session),
+            by=by,
+            lookup=lookup,
+        )
+        for shard in shards
+    ]
 
 
 @lru_cache(maxsize=1)
@@ -101,17 +121,11 @@ def code_version() -> str:
 
 
 def _cached(folder: Path, task: ShardTask) -> Tally:
-    place = folder / "tallies" / _cache_key(task)
-    paths = [place.with_name(f"{place.name}.{part}.parquet") for part in _PARTS]
-    if all(path.is_file() for path in paths):
-        try:
-            return Tally(*(pl.read_parquet(path) for path in paths))
-        except (OSError, pl.exceptions.PolarsError):
-            pass  # a damaged cache file is made anew
-    tally = tally_shard(task)
-    for path, frame in zip(paths, (tally.cells, tally.fine, tally.coarse), strict=True):
-        if not _store(frame, path):
-            break
+    path = folder / "tallies" / f"{_cache_key(task)}.tally"
+    tally = _load(path)
+    if tally is None:
+        tally = tally_shard(task)
+        _store(tally, path)
     return tally
 
 
@@ -124,14 +138,38 @@ def _cache_key(task: ShardTask) -> str:
     return digest.hexdigest()[:32]
 
 
-def _store(frame: pl.DataFrame, path: Path) -> bool:
-    """Write atomically; False where the dump cannot be written to (then there is no cache, no error)."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+def _load(path: Path) -> Tally | None:
+    """A stored tally; None where there is none, or it is not as it was written."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    digest, body = data[:_DIGEST], memoryview(data)[_DIGEST:]
+    if hashlib.sha256(body).digest() != digest:
+        return None
+    frames: list[pl.DataFrame] = []
+    while body:
+        size = int.from_bytes(body[:8], "little")
+        frames.append(pl.read_ipc(io.BytesIO(body[8 : 8 + size])))
+        body = body[8 + size :]
+    return Tally(*frames)
+
+
+def _store(tally: Tally, path: Path) -> None:
+    """Write atomically. Where the dump cannot be written to there is no cache, and no error."""
+    parts: list[bytes] = []
+    for frame in (tally.cells, tally.fine, tally.coarse):
+        stream = io.BytesIO()
+        frame.write_ipc(stream, compression="zstd")
+        parts += [len(stream.getvalue()).to_bytes(8, "little"), stream.getvalue()]
+    body = b"".join(parts)
+    temporary = path.with_suffix(f".{uuid4().hex}.tmp")
     try:
         path.parent.mkdir(exist_ok=True)
-        frame.write_parquet(temporary, compression="zstd")
-        temporary.replace(path)
+        try:
+            temporary.write_bytes(hashlib.sha256(body).digest() + body)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
-        return False
-    return True
+        return

@@ -32,7 +32,7 @@ def run_demo(out: Path, steps: int | None = None, *, quiet: bool = False) -> dic
     if steps is not None and steps < 1:
         raise InputError(f"--steps is {steps}; it must be 1 or more")
     config = DemoConfig() if steps is None else replace(DemoConfig(), steps=steps, warmup=min(40, steps))
-    console = Console(file=sys.stderr if quiet else sys.stdout, highlight=False)
+    console = Console(file=sys.stderr if quiet else sys.stdout, highlight=False, soft_wrap=True)
     if not quiet:
         console.print(
             "Training a small transformer to name and locate handwritten digits, and recording its logits."

@@ -103,6 +103,6 @@ class Trainer:
             step,
             self.config.steps,
             f"eval_loss {result.logged['eval_loss']:.2f}, names {result.name_accuracy:.0%}, "
-            f"boxes within {result.coord_error:.0f} of 1000",
+            f"boxes off by {result.coord_error:.0f} of 1000",
         )
         return result

@@ -88,7 +88,10 @@ def test_a_path_that_is_no_dump_is_one_line_and_status_2(command, tmp_path, caps
     ("arguments", "message"),
     [
         (["metrics", "{dump}", "--by", "speaker"], "'speaker'.*neither tokens nor samples"),
-        (["metrics", "{dump}", "--key", "accuracy"], "no metric is called 'accuracy'; this dump has .*token_acc"),
+        (
+            ["metrics", "{dump}", "--key", "accuracy"],
+            "no metric is called 'accuracy'; this dump has .*token_acc",
+        ),
         (["calibration", "{dump}", "--bins", "7"], "bins is 7; it must divide"),
         (["calibration", "{dump}", "--bins", "many"], "many"),
         (["entropy", "{dump}", "--phase", "test"], "phase is 'test'; the dump has eval, train"),
@@ -149,5 +152,7 @@ def test_every_help_has_an_example_that_runs(recorded, capsys, tmp_path):
 
 def test_a_closed_pipe_is_no_error(recorded):
     command = f"'{sys.executable}' -m logitbox.cli metrics '{recorded[0]}' | head -n 1"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")

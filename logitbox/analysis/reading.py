@@ -1,0 +1,146 @@
+"""What a worker reads of one shard: the columns a tally needs, of supervised and visible rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from logitbox.analysis.populations import needed_columns
+from logitbox.dumps.flags import Flag
+from logitbox.dumps.spec import RecordSpec
+from logitbox.errors import DamagedDumpError
+
+Array = NDArray[Any]
+Int = NDArray[np.int64]
+
+KEYS = ("phase", "dataset", "pass", "step", "epoch")
+"""Columns of `tokens` that every tally is keyed by, beside the token type."""
+
+_RANKS = ("n_gt", "n_eq_before")
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """Everything a worker needs to tally one shard; picklable."""
+
+    path: Path
+    name: str
+    sha256: str
+    spec: RecordSpec
+    hidden_from: int | None
+    by: tuple[str, ...] = ()
+    """Further key columns, of `tokens` or of `lookup`."""
+    lookup: pl.DataFrame | None = None
+    """(sample, dataset) to the `by` columns that come from the `samples` table."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Key columns of the tally, without the token type."""
+        return (*KEYS, *self.by)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Supervised, visible rows of a shard, in recording order.
+
+    Attributes:
+        keys: the key columns.
+        columns: name to values, [rows]; floats as float64, `top_1` the best id (−1 where none was kept).
+    """
+
+    keys: pl.DataFrame
+    columns: dict[str, Array]
+
+
+def read_rows(task: ShardTask) -> Rows:
+    """Read one shard.
+
+    Raises:
+        DamagedDumpError: the file is gone, or its bytes are not those that were written.
+    """
+    table = _table(task)
+    frame = _frame(table)
+    if "top_ids" in table.column_names:
+        frame = frame.with_columns(top_1=_first_ids(table["top_ids"]))
+    keep = (pl.col("flags") & int(Flag.SUPERVISED)) != 0
+    if task.hidden_from is not None:
+        keep &= ~((pl.col("phase") == "train") & (pl.col("step") >= task.hidden_from))
+    kept = frame.select(keep.alias("keep"))["keep"]
+    if not kept.all():  # else every column would be copied
+        frame = frame.filter(kept)
+    if task.lookup is not None:
+        frame = frame.join(task.lookup, on=["sample", "dataset"], how="left", maintain_order="left")
+    absent = [pl.lit(None).alias(name) for name in task.by if name not in frame.columns]
+    frame = frame.with_columns(absent)
+    measured = ["sample", "top_1", *(name for name in needed_columns(task.spec) if name != "top_ids")]
+    columns = {name: _values(frame[name]) for name in measured if name in frame.columns}
+    return Rows(frame.select(task.keys), columns)
+
+
+def _table(task: ShardTask) -> pa.Table:
+    """The wanted columns, after a check of all bytes.
+
+    pyarrow, because polars takes three times as long for the one column of lists.
+    """
+    try:
+        data = task.path.read_bytes()
+    except OSError as error:
+        raise DamagedDumpError(
+            f"shard {task.name} cannot be read ({error.strerror}). `logitbox verify` lists all such"
+        ) from error
+    if hashlib.sha256(data).hexdigest() != task.sha256:
+        raise DamagedDumpError(
+            f"shard {task.name} is altered: its checksum differs from the journal's. `logitbox verify` lists all such"
+        )
+    file = pq.ParquetFile(pa.BufferReader(data))
+    wanted = dict.fromkeys([*task.keys, "sample", *needed_columns(task.spec)])
+    # A by-column may be one that only other sessions recorded.
+    return file.read([name for name in wanted if name in file.schema_arrow.names], use_threads=False)
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    """Every column but the lists, as polars."""
+    frame: Any = pl.from_arrow(table.select([name for name in table.column_names if name != "top_ids"]))
+    return frame
+
+
+def _first_ids(lists: pa.ChunkedArray[Any]) -> Int:
+    """The first id of every list, −1 where a list is empty."""
+    parts: list[Int] = [np.zeros(0, dtype=np.int64)]
+    for chunk in lists.chunks:
+        array: Any = chunk
+        offsets, ids = array.offsets.to_numpy(), array.values.to_numpy(zero_copy_only=False)
+        start, has_any = offsets[:-1], offsets[1:] > offsets[:-1]
+        first = np.full(len(start), -1, dtype=np.int64)
+        first[has_any] = ids[start[has_any]]
+        parts.append(first)
+    return np.concatenate(parts)
+
+
+def _values(column: pl.Series) -> Array:
+    if column.name in _RANKS:
+        column = column.fill_null(-1)
+    if column.name in ("flags", "types"):
+        column = column.cast(pl.Int64)
+    values = column.to_numpy()
+    return values.astype(np.float64) if values.dtype == np.float32 else values
+
+
+def codes(frame: pl.DataFrame, keys: Sequence[str]) -> tuple[Int, pl.DataFrame]:
+    """(number of each row's key, the distinct keys in order of first appearance); nulls are equal."""
+    keyed = frame.select(keys)
+    runs = keyed.select(pl.struct(keys).rle_id()).to_series().to_numpy().astype(np.int64)
+    first = keyed[np.flatnonzero(np.diff(runs, prepend=-1)).tolist()]
+    distinct = first.unique(maintain_order=True)
+    numbered = distinct.with_row_index("_code")
+    joined = first.join(numbered, on=list(keys), how="left", nulls_equal=True, maintain_order="left")
+    return joined["_code"].to_numpy().astype(np.int64)[runs], distinct

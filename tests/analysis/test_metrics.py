@@ -1,0 +1,280 @@
+"""`metrics` against the oracle."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections import defaultdict
+from math import sqrt
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from analysis_oracle import COORD, OPTIONS, Log, V, basic, everything, scored
+
+from logitbox.analysis.metrics import metrics
+from logitbox.dumps.dump import open_dump
+from logitbox.dumps.recorder import Recorder
+from logitbox.errors import InputError
+
+
+def prefix(phase):
+    return "" if phase == "train" else f"{phase}_"
+
+
+def split(tokens, names):
+    parts = defaultdict(list)
+    for token in tokens:
+        epoch = None if token["epoch"] is None else float(np.float32(token["epoch"]))
+        parts[tuple(epoch if n == "epoch" else token[n] for n in ("phase", *names))].append(token)
+    return parts
+
+
+@pytest.mark.parametrize(
+    "by",
+    [None, "step", ["phase", "dataset"], "dataset", "epoch", "source", "parity", "rank", "micro", "sample",
+     "gold", ["source", "step"], ["rank", "dataset", "rank"]],
+)  # fmt: skip
+def test_every_key_and_split(dump, tokens, by):
+    table = metrics(dump, by)
+    names = list(dict.fromkeys([by] if isinstance(by, str) else by or []))
+    assert table.columns == [*names, "key", "value", "n", "reduction", "low", "high"]
+    rows = {}
+    for row in table.frame.iter_rows(named=True):
+        at = (*(row[n] for n in names), row["key"])
+        assert at not in rows
+        rows[at] = row
+    expected = {}
+    for (phase, *where), mine in split(tokens, [n for n in names if n != "phase"]).items():
+        there = dict(zip([n for n in names if n != "phase"], where, strict=True)) | {"phase": phase}
+        for key, value in everything(mine).items():
+            expected[(*(there[n] for n in names), prefix(phase) + key)] = value
+    known = {key for *_, key in expected}
+    assert set(expected) == {at for at in rows if at[-1] in known}
+    more = {at[-1] for at in rows} - known
+    assert all(key.rpartition("_")[2] in ("entropy", "perplexity") for key in more)
+    for at, (value, n) in expected.items():
+        assert rows[at]["n"] == n, at
+        if value is None:
+            assert rows[at]["value"] is None
+        else:
+            assert rows[at]["value"] == pytest.approx(value, rel=2e-5, abs=1e-5), at
+
+
+def test_by_type_gives_the_basic_metrics_of_every_population(dump, tokens):
+    table = metrics(dump, ["type"]).frame
+    assert set(table["type"]) == {"", "coord", "desc", "format", "text"}
+    belongs = {
+        "": lambda t: True,
+        "coord": lambda t: t["gold"] in COORD,
+        "text": lambda t: t["gold"] not in COORD,
+        "desc": lambda t: t["is_desc"],
+        "format": lambda t: t["is_format"],
+    }
+    for name, test in belongs.items():
+        for (phase,), mine in split([t for t in tokens if test(t)], []).items():
+            for key, (value, n) in basic(mine).items():
+                row = table.row(
+                    by_predicate=(pl.col("type") == name) & (pl.col("key") == prefix(phase) + key), named=True
+                )
+                assert row["n"] == n
+                assert row["value"] == pytest.approx(value, rel=2e-5)
+
+
+def clustered(tokens, of, evaluations):
+    good = [t for t in tokens if t["finite"]]
+    sums = defaultdict(lambda: [0.0, 0])
+    for t in good:
+        place = (t["dataset"], t["step"], t["epoch"], t["sample"])
+        sums[place][0] += of(t)
+        sums[place][1] += 1
+    x, n = np.array(list(sums.values())).T
+    g, ratio = len(x), x.sum() / n.sum()
+    error = sqrt(evaluations * g / (g - evaluations) * ((x - ratio * n) ** 2).sum()) / n.sum()
+    return ratio, error
+
+
+def test_intervals_equal_a_direct_computation_over_per_sample_sums(tmp_path):
+    rng, log = np.random.default_rng(11), Log()
+    with Recorder(tmp_path / "d", V, groups={"coord": COORD}, types=["coord", "desc", "format"]) as rec:
+        for step in (0, 0, 0, 4, 4, 9):
+            log.record(rec, rng, phase="eval", step=step, rows=4)
+    tokens = [scored(t) for t in log.tokens]
+    for by, evaluations, mine in (
+        (None, 3, tokens),
+        ("step", 1, [t for t in tokens if t["step"] == 0]),
+    ):
+        table = metrics(open_dump(tmp_path / "d"), by)
+        where = {} if by is None else {"step": 0}
+        for key, of in (
+            ("eval_token_acc", lambda t: t["correct"]),
+            ("eval_nll", lambda t: t["nll"]),
+            ("eval_entropy", lambda t: t["entropy"]),
+            ("eval_coord_token_frac", lambda t: t["is_coord"]),
+            ("eval_coord_monitor/coord_vocab_mass_at_gt_text", lambda t: t["mass"]),
+        ):
+            chosen = [t for t in mine if t["gold"] not in COORD] if "gt_text" in key else mine
+            ratio, error = clustered(chosen, of, evaluations)
+            row = table.filter(pl.col("key") == key, **where).row(0, named=True)
+            assert row["low"] == pytest.approx(max(ratio - 1.959963984540054 * error, 0), rel=1e-4, abs=1e-6)
+            assert row["high"] == pytest.approx(ratio + 1.959963984540054 * error, rel=1e-4)
+
+
+@pytest.mark.parametrize(("phase", "evaluations"), [("train", 1), ("eval", 2), ("val", 1)])
+def test_intervals_are_clustered_by_sample(dump, tokens, phase, evaluations):
+    """Data set a is evaluated at two steps: the same samples, so half as many of them."""
+    table = metrics(dump)
+    mine = [t for t in tokens if t["phase"] == phase]
+    for key, of in (("token_acc", lambda t: t["correct"]), ("nll", lambda t: t["nll"])):
+        ratio, error = clustered(mine, of, evaluations)
+        row = table.filter(pl.col("key") == prefix(phase) + key).row(0, named=True)
+        if phase == "val":  # both ranks have the samples, in shards of their own
+            assert row["low"] < ratio < row["high"]
+            continue
+        # Shards cut a few samples in two, which counts them twice.
+        assert (row["high"] - row["low"]) / 2 == pytest.approx(1.959964 * error, rel=0.25), key
+
+
+def test_metrics_behave_like_their_frame_and_can_be_copied(dump):
+    table = metrics(dump, "step")
+    assert len(table) == table.frame.height
+    assert table.filter(pl.col("key") == "nll").equals(table.frame.filter(pl.col("key") == "nll"))
+    assert table["key"].equals(table.frame["key"])
+    assert [column.name for column in table] == table.frame.columns
+    for twin in (copy.copy(table), copy.deepcopy(table), pickle.loads(pickle.dumps(table))):
+        assert twin.frame.equals(table.frame)
+        assert str(twin) == str(table)
+    assert table != copy.copy(table)
+    assert not hasattr(table, "no_such")
+    with pytest.raises(AttributeError):
+        table.verdict = "other"
+
+
+def test_value(dump):
+    table = metrics(dump, "source")
+    assert (
+        table.value("token_acc", source=None)
+        == table.frame.filter(pl.col("source").is_null() & (pl.col("key") == "token_acc"))["value"].item()
+    )
+    with pytest.raises(InputError, match=r"3 rows have key 'token_acc'.*choose among rows by source"):
+        table.value("token_acc")
+    with pytest.raises(InputError, match=r"0 rows have key 'acc'; keys are .*token_acc"):
+        metrics(dump).value("acc")
+    with pytest.raises(InputError, match="no column 'setp'; columns are source"):
+        table.value("token_acc", setp=1)
+
+
+def test_verdict_says_what_was_pooled_and_left_out(dump, tokens):
+    told = str(metrics(dump))
+    assert "\n" not in told
+    train = [t for t in tokens if t["phase"] == "train"]
+    good = [t for t in train if t["finite"]]
+    accuracy = np.mean([t["correct"] for t in good])
+    assert f"train: accuracy {accuracy:.4f}" in told
+    assert f"over {len(good):,} tokens of 6 steps ({len(train) - len(good)} non-finite left out)" in told
+
+
+def test_sessions_that_recorded_other_things_do_not_dilute(tmp_path):
+    """Where a session had no group, its tokens are no part of the group's metrics."""
+    rng, plain, full = np.random.default_rng(1), Log(), Log()
+    types = ["coord", "desc", "format"]
+    with Recorder(tmp_path / "d", V, types=types) as rec:
+        plain.record(rec, rng, step=0)
+    with Recorder(tmp_path / "d", V, types=types, groups={"coord": COORD}, ordered={"coord": OPTIONS}) as rec:
+        full.record(rec, rng, step=1)
+    table = metrics(open_dump(tmp_path / "d"))
+    of_full = everything([scored(t) for t in full.tokens])
+    of_both = everything([scored(t) for t in plain.tokens + full.tokens])
+    for key in of_both:
+        of_group = "coord_monitor" in key or "softce" in key or key == "text_token_acc" or "bin_error" in key
+        value, n = (of_full if of_group else of_both)[key]
+        assert table.value(key) == pytest.approx(value, rel=2e-5), key
+        assert table.filter(pl.col("key") == key)["n"].item() == n, key
+    split_by_bin = metrics(open_dump(tmp_path / "d"), "coord_bin").frame
+    assert split_by_bin.filter(pl.col("key") == "n_tokens")["value"].sum() == table.value("n_tokens")
+
+
+def test_a_type_may_bear_the_name_of_a_groups_rest(tmp_path):
+    rng, log = np.random.default_rng(2), Log()
+    with Recorder(
+        tmp_path / "d", V, types=["text", "coord", "desc", "format"], groups={"coord": COORD}
+    ) as rec:
+        log.record(rec, rng)
+    table = metrics(open_dump(tmp_path / "d"))
+    outside = sum(t["gold"] not in COORD and scored(t)["finite"] for t in log.tokens)
+    frame = table.frame.filter(
+        pl.col("key").is_in(["non_coord_token_acc", "coord_monitor/flip_non_coord_to_coord"])
+    )
+    assert frame["n"].to_list() == [outside, outside]
+    assert table.filter(pl.col("key") == "text_token_acc")["n"].item() == 0  # no mask was given
+
+
+def test_without_groups_types_or_supervised_rows(tmp_path):
+    with Recorder(tmp_path / "plain", V) as rec:
+        rec.record(torch.randn(2, 5, V), torch.randint(0, V, (2, 5)))
+    table = metrics(open_dump(tmp_path / "plain"))
+    assert table["key"].to_list() == [
+        "token_acc", "token_acc_top5", "nll", "perplexity", "entropy", "confidence", "n_tokens", "n_nonfinite"
+    ]  # fmt: skip
+    with Recorder(tmp_path / "none", V, scope="all") as rec:
+        ids = torch.randint(0, V, (2, 5))
+        rec.record(torch.randn(2, 5, V), torch.full((2, 5), -100), input_ids=ids)
+    for by in (None, "step", "type", ["phase", "sample"]):
+        empty = metrics(open_dump(tmp_path / "none"), by)
+        names = [by] if isinstance(by, str) else by or []
+        assert empty.columns == [*names, "key", "value", "n", "reduction", "low", "high"]
+        assert empty.frame.schema["value"] == pl.Float64
+        assert len(empty) == 0
+        assert str(empty) == "no supervised tokens were recorded"
+    with Recorder(tmp_path / "empty", V):
+        pass
+    with pytest.raises(InputError, match="holds no token rows yet; record something"):
+        metrics(open_dump(tmp_path / "empty"))
+
+
+def test_rows_of_a_classifier_are_samples_of_their_own(tmp_path):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(400, 7), torch.randint(0, 7, (400,))
+    with Recorder(tmp_path / "d", 7) as rec:
+        for start in range(0, 400, 100):
+            rec.record(logits[start : start + 100], labels[start : start + 100], phase="eval")
+    row = metrics(open_dump(tmp_path / "d")).filter(pl.col("key") == "eval_token_acc").row(0, named=True)
+    correct = (logits.argmax(1) == labels).double().numpy()
+    assert row["value"] == pytest.approx(correct.mean())
+    assert (row["high"] - row["low"]) / 2 == pytest.approx(1.959964 * correct.std(ddof=1) / 20, rel=1e-6)
+
+
+def test_two_passes_at_one_step_are_pooled_and_can_be_told_apart(tmp_path):
+    rng, logs = np.random.default_rng(3), [Log(), Log()]
+    types = ["coord", "desc", "format"]
+    with Recorder(tmp_path / "d", V, types=types) as rec:
+        for log in logs:
+            rec.start_pass("eval")
+            log.record(rec, rng, phase="eval", step=5, sample=[1, 2, 3])
+    dump = open_dump(tmp_path / "d")
+    each = [basic([scored(t) for t in log.tokens])["nll"] for log in logs]
+    both = basic([scored(t) for log in logs for t in log.tokens])["nll"]
+    assert metrics(dump).value("eval_nll") == pytest.approx(both[0], rel=2e-5)
+    for number, (value, _) in enumerate(each):
+        assert metrics(dump, "pass").value("eval_nll", **{"pass": number}) == pytest.approx(value, rel=2e-5)
+    # Three samples met twice are three samples: the Wilson or clustered interval is no narrower than for G = 3.
+    row = metrics(dump).filter(pl.col("key") == "eval_token_acc").row(0, named=True)
+    good = [t for log in logs for t in map(scored, log.tokens) if t["finite"]]
+    assert row["n"] == len(good)
+    assert row["high"] - row["low"] > 0
+
+
+def test_infinite_parts_of_a_loss_give_an_infinite_mean_and_no_interval(tmp_path):
+    logits = torch.zeros(4, 6, V)
+    logits[..., COORD.start + 1] = -torch.inf
+    labels = torch.full((4, 6), COORD.start + 2)
+    with Recorder(
+        tmp_path / "d", V, groups={"coord": COORD}, ordered={"coord": {"soft_ce_weight": 0.0}}
+    ) as rec:
+        rec.record(logits, labels)
+    table = metrics(open_dump(tmp_path / "d"))
+    row = table.filter(pl.col("key") == "coord_softce_w1/soft_ce").row(0, named=True)
+    assert row["value"] == float("inf")
+    assert (row["low"], row["high"]) == (None, None)
+    assert np.isfinite(table.value("coord_softce_w1/loss"))
