@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from logitbox.analysis.metrics import metrics as metrics
     from logitbox.data import load_example as load_example
     from logitbox.dumps.dump import Dump as Dump
-    from logitbox.dumps.dump import open_dump as open
+    from logitbox.dumps.dump import open_dump
     from logitbox.dumps.flags import Flag as Flag
     from logitbox.dumps.recorder import Recorder as Recorder
     from logitbox.dumps.spec import TokenTypes as TokenTypes
     from logitbox.errors import LogitboxError as LogitboxError
     from logitbox.reports.report import report as report
+
+    open = open_dump
 
 _HOMES = {
     "Recorder": "logitbox.dumps.recorder:Recorder",

@@ -69,7 +69,8 @@ def calibration(
     """
     names = by_columns(by)
     _check_by(names)
-    return calibration_of_tally(tally_dump(dump, (), executor, progress), names, bins)
+    tally = tally_dump(dump, (), executor, progress, per_step=not set(names) <= _OF_FINE)
+    return calibration_of_tally(tally, names, bins)
 
 
 def _check_by(names: Sequence[str]) -> None:
@@ -83,6 +84,8 @@ def calibration_of_tally(tally: Tally, by: Sequence[str] = (), bins: int = 15) -
     _check_by(by_columns(by))
     by = [name for name in by_columns(by) if name not in ("phase", "type")]
     grid, histogram = (FINE, tally.fine) if set(by) <= _OF_FINE else (COARSE, tally.coarse)
+    if histogram.is_empty() and not tally.fine.is_empty():
+        raise InputError("this tally has no histograms per step; make it with tally_dump(dump, per_step=True)")
     coarse = pl.Series("bin", grid.coarsen(histogram["bin"].to_numpy(), bins), pl.Int64)
     binned = histogram.with_columns(coarse)
     table = _table(binned, ["phase", *by, "type"], bins)

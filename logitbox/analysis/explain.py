@@ -94,7 +94,7 @@ def _verdict(tally: Tally) -> str:
         if not n:
             parts.append(f"{row['phase']}: no finite supervised tokens{lost}")
             continue
-        carried = f"{row['nll_wrong_likely'] / tfce:.0%} of TFCE" if tfce > 0 else "none of TFCE"
+        carried = f"{row['nll_wrong_likely'] / tfce:.1%} of TFCE" if tfce > 0 else "none of TFCE"
         parts.append(
             f"{row['phase']}: TFA {row['correct'] / n:.4f}, TFCE {tfce / n:.4f} nats over {n:,} tokens{lost}; "
             f"confidently wrong tokens (p(top) ≥ ½) are {row['wrong_likely'] / n:.1%} of them and carry {carried}"

@@ -7,6 +7,7 @@ import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 from itertools import islice
@@ -41,7 +42,12 @@ _CODE = (
 
 
 def tally_dump(
-    dump: Dump, by: Sequence[str] = (), executor: Executor | None = None, progress: Progress | None = None
+    dump: Dump,
+    by: Sequence[str] = (),
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+    *,
+    per_step: bool = False,
 ) -> Tally:
     """The tally of a whole dump; finished shards come from the cache `DUMP/tallies`.
 
@@ -51,6 +57,8 @@ def tally_dump(
             micro, sample, pos, gold, …) or columns of `samples` (source, group, any of the user's).
         executor: any `concurrent.futures.Executor`; by default shards are tallied one after the other.
         progress: told after every shard.
+        per_step: keep the confidence histograms of every step (`Tally.coarse`); in a long run of short steps they
+            are most of the tally, and only calibration by step needs them. Without it `coarse` is empty.
 
     Raises:
         InputError: no such column, one that cannot be split by, or a dump without token rows.
@@ -63,6 +71,8 @@ def tally_dump(
         )
     tasks = _tasks(dump, shards, tuple(name for name in dict.fromkeys(by) if name not in KEYS))
     made = _one_by_one(dump, tasks) if executor is None else _mapped(dump, tasks, executor)
+    if not per_step:
+        made = (replace(tally, coarse=tally.coarse.clear()) for tally in made)
     return merge_all(_told(made, len(tasks), progress))
 
 

@@ -52,7 +52,7 @@ def report(
     target = _target(path)
     if not 1 <= n_tokens <= MAX_TOKENS:
         raise InputError(f"n_tokens is {n_tokens}; allowed are 1 to {MAX_TOKENS}")
-    material = gather(dump, tally_dump(dump, (), executor, progress))
+    material = gather(dump, tally_dump(dump, (), executor, progress, per_step=True))
     _write(target, render(material, title, n_tokens))
     return target
 
