@@ -171,7 +171,7 @@ def calibration(
         document = {"dump": str(path), "verdict": str(result), "by": by or [], "bins": bins}
         print_json(document | {"summary": rows_of(result.frame), "table": rows_of(result.table)})
         return
-    print_table(result.frame, "Summary (type empty: all tokens)")
+    print_table(result.frame, "Summary")
     print_table(result.table.filter(pl.col("type") == ""), "Reliability, all tokens")
     print_verdict(str(result))
 
@@ -224,7 +224,18 @@ def entropy(
     if as_json:
         print_json({"dump": str(path), "verdict": str(result), "tokens": rows_of(result.frame)})
         return
-    columns = ["phase", "step", "key", "pos", "entropy", "p_gold", "gold_text", "alternatives", "context"]
+    columns = [
+        "phase",
+        "step",
+        "key",
+        "pos",
+        "entropy",
+        "rank",
+        "p_gold",
+        "gold_text",
+        "alternatives",
+        "context",
+    ]
     print_table(result.frame.select(columns).with_columns(pl.col("context").str.tail(60)))
     print_verdict(str(result))
 

@@ -70,6 +70,8 @@ def print_table(frame: pl.DataFrame, title: str | None = None) -> None:
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name, dtype in frame.schema.items():
         table.add_column(name, justify="right" if dtype.is_numeric() else "left", overflow="fold")
+    if frame.schema.get("type") == pl.String:
+        frame = frame.with_columns(pl.col("type").replace("", "(all)"))
     for row in frame.iter_rows():
         table.add_row(*(Text(_cell(value)) for value in row))
     stdout_console().print(table)

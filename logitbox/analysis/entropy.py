@@ -19,11 +19,24 @@ CONTEXT = 24
 """Tokens of text shown before the position."""
 _SHOWN = 5
 """Alternatives shown for each token."""
+_SHOWN_SCHEMA = {
+    "gold_text": pl.String,
+    "top_text": pl.String,
+    "alternatives": pl.String,
+    "context": pl.String,
+    "best": pl.List(pl.Struct({"id": pl.Int32, "text": pl.String, "p": pl.Float64})),
+}
 
 
 @dataclass(frozen=True, eq=False)
 class TokenList(Result):
-    """Tokens with their text and context, `p_gold` and `p_top`, and the columns they were ranked by."""
+    """Tokens, best ranked first.
+
+    Attributes:
+        frame: where the token is (`phase dataset step key source pos`), `gold`, `entropy`, `nll`, `rank` of gold
+            (0 the best), `p_gold`, `p_top`; as text `gold_text`, `top_text`, `alternatives` and the `context`
+            before it; `best`, the model's preferred tokens as structs of `id`, `text` and `p`.
+    """
 
 
 def high_entropy(
@@ -106,12 +119,13 @@ def with_text(rows: pl.DataFrame, dump: Dump) -> pl.DataFrame:
         maintain_order="left",
     )
     shown = [_shown(row, dump) for row in joined.iter_rows(named=True)]
-    schema = {"gold_text": pl.String, "top_text": pl.String, "alternatives": pl.String, "context": pl.String}
-    texts = pl.DataFrame(shown, schema=schema)
-    columns = ["phase", "dataset", "step", "key", "source", "pos", "gold", "entropy", "nll", "n_gt"]
+    columns = ["phase", "dataset", "step", "key", "source", "pos", "gold", "entropy", "nll"]
     return joined.select(
-        *columns, (-pl.col("nll")).exp().alias("p_gold"), (-pl.col("top_nll")).exp().alias("p_top")
-    ).hstack(texts)
+        *columns,
+        (pl.col("n_gt") + pl.col("n_eq_before")).alias("rank"),
+        (-pl.col("nll")).exp().alias("p_gold"),
+        (-pl.col("top_nll")).exp().alias("p_top"),
+    ).hstack(pl.DataFrame(shown, schema=_SHOWN_SCHEMA))
 
 
 def _with_trusted_ids(samples: pl.DataFrame, dump: Dump) -> pl.DataFrame:
@@ -138,18 +152,22 @@ def _with_trusted_ids(samples: pl.DataFrame, dump: Dump) -> pl.DataFrame:
     )
 
 
-def _shown(row: dict[str, object], dump: Dump) -> dict[str, str]:
+def _shown(row: dict[str, object], dump: Dump) -> dict[str, object]:
     text, ids, gaps = dump.text, row["top_ids"], row["top_gap"]
     top_ids = ids if isinstance(ids, Sequence) else ()
     top_gap = gaps if isinstance(gaps, Sequence) else ()
     top_nll = float(str(row["top_nll"]))
     probabilities = [math.exp(-top_nll - float(gap)) for gap in top_gap[:_SHOWN]]
-    pieces = [f"{text.piece(int(t))} {p:.3f}" for t, p in zip(top_ids[:_SHOWN], probabilities, strict=True)]
+    best = [
+        {"id": int(token), "text": text.piece(int(token)), "p": p}
+        for token, p in zip(top_ids[:_SHOWN], probabilities, strict=True)
+    ]
     return {
         "gold_text": text.piece(int(str(row["gold"]))),
         "top_text": text.piece(int(top_ids[0])) if top_ids else "",
-        "alternatives": " · ".join(pieces),
+        "alternatives": " · ".join(f"{one['text']} {one['p']:.3f}" for one in best),
         "context": _context(row, dump),
+        "best": best,
     }
 
 

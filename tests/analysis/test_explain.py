@@ -78,7 +78,7 @@ def test_the_verdict_pools_whatever_the_split(dump, tokens):
     assert (
         f"eval: TFA {np.mean([t['correct'] for t in mine]):.4f}, TFCE {np.mean([t['nll'] for t in mine]):.4f} nats "
         f"over {len(mine)} tokens ({lost} non-finite left out); confidently wrong tokens (p(top) ≥ ½) are "
-        f"{len(bad) / len(mine):.1%} of them and carry {part:.0%} of TFCE" in told
+        f"{len(bad) / len(mine):.1%} of them and carry {part:.1%} of TFCE" in told
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from analysis_oracle import V
 
 from logitbox.analysis import tallying
+from logitbox.analysis.calibration import calibration, calibration_of_tally
 from logitbox.analysis.metrics import metrics, metrics_of_tally
 from logitbox.analysis.tally import tally_shard
 from logitbox.analysis.tallying import tally_dump
@@ -45,9 +46,9 @@ def tasks(dump):
 
 def test_the_same_to_the_bit_on_every_executor_and_from_the_cache(path):
     dump, told = open_dump(path), []
-    serial = tally_dump(dump, progress=lambda done, total: told.append((done, total)))
+    serial = tally_dump(dump, per_step=True, progress=lambda done, total: told.append((done, total)))
     assert told == [(i + 1, len(tasks(dump))) for i in range(len(tasks(dump)))]
-    same_bits(serial, tally_dump(dump))  # from the cache
+    same_bits(serial, tally_dump(dump, per_step=True))  # from the cache
     for make in (
         lambda: ThreadPoolExecutor(2),
         lambda: ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")),
@@ -55,7 +56,7 @@ def test_the_same_to_the_bit_on_every_executor_and_from_the_cache(path):
         shutil.rmtree(path / "tallies")
         told.clear()
         with make() as executor:
-            same_bits(serial, tally_dump(dump, executor=executor, progress=lambda *at: told.append(at)))
+            same_bits(serial, tally_dump(dump, executor=executor, per_step=True, progress=lambda *at: told.append(at)))
         assert len(told) == len(tasks(dump))
 
 
@@ -164,3 +165,13 @@ def test_two_data_sets_may_use_the_same_sample_ids(tmp_path):
         ("a", "w", 4.0), ("a", "x", 4.0), ("b", "y", 4.0), ("b", "z", 4.0)
     ]  # fmt: skip
     assert tally_dump(dump).cells.filter(type="")["clusters"].to_list() == [2, 2]
+
+
+def test_histograms_per_step_are_kept_on_request_only(path):
+    dump = open_dump(path)
+    plain, whole = tally_dump(dump), tally_dump(dump, per_step=True)
+    assert plain.coarse.is_empty()
+    assert whole.coarse["n"].sum() == plain.fine["n"].sum() == whole.fine["n"].sum()
+    with pytest.raises(InputError, match=r"make it with tally_dump\(dump, per_step=True\)"):
+        calibration_of_tally(plain, ["step"])
+    assert calibration_of_tally(whole, ["step"]).frame.equals(calibration(dump, by="step").frame)

@@ -147,8 +147,8 @@ def test_progress_and_title(odd_dump, tmp_path, parse):
 
 def test_n_tokens(odd_dump, tmp_path, page, parse):
     few = parse(lb.report(odd_dump("bare"), tmp_path / "few.html", n_tokens=3).read_text(encoding="utf-8"))
-    assert few.sections["tokens"].count("tokens above gold") == 3
-    assert page.sections["tokens"].count("tokens above gold") == 20
+    assert few.sections["tokens"].count("rank of gold") == 3
+    assert page.sections["tokens"].count("rank of gold") == 20
     for n in (0, 201):
         with pytest.raises(InputError, match="allowed are 1 to 200"):
             lb.report(odd_dump("bare"), tmp_path / "no.html", n_tokens=n)

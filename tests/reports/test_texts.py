@@ -57,8 +57,9 @@ def test_shorten_and_plural():
 
 
 def test_choices_with_hostile_tokens():
-    told = " 0.500 · · 0.300 · a · b 0.100 · 0.5 0.050"
-    found = [(choice.text, choice.probability, choice.is_gold) for choice in choices(told, "a · b")]
+    told = [(7, "", 0.5), (3, "·", 0.3), (9, "a · b", 0.1), (4, "0.5", 0.05)]
+    best = [{"id": i, "text": text, "p": p} for i, text, p in told]
+    found = [(choice.text, choice.probability, choice.is_gold) for choice in choices(best, 9)]
     assert found == [
         ("(empty)", "0.500", False),
         ("·", "0.300", False),

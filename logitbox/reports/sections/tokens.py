@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +11,6 @@ from logitbox.reports.streams import Material
 
 _CONTEXT, _TOKEN, _NAME = 240, 40, 60
 """Characters shown of a context, of a token, and of a sample's key or source."""
-
-_ALTERNATIVE = re.compile(r"(.*?) (\d\.\d{3})(?: · |$)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -34,8 +31,8 @@ class Token:
     choices: tuple[Choice, ...]
     entropy: str
     p_gold: str
-    above: str
-    """Tokens more probable than gold (ties are not)."""
+    rank: str
+    """Rank of gold, 1 the best; among equals the lowest id comes first."""
     where: tuple[tuple[str, str], ...]
 
 
@@ -69,10 +66,10 @@ def _token(row: dict[str, Any]) -> Token:
     return Token(
         context=context,
         gold=shown(row["gold_text"]),
-        choices=choices(row["alternatives"], row["gold_text"]),
+        choices=choices(row["best"], row["gold"]),
         entropy=texts.number(row["entropy"]),
         p_gold=texts.share(row["p_gold"]),
-        above=texts.count(row["n_gt"]),
+        rank=texts.count(row["rank"] + 1),
         where=(*told, ("step", f"{row['step']:,}"), ("position", str(row["pos"]))),
     )
 
@@ -82,9 +79,6 @@ def shown(token: str) -> str:
     return texts.shorten(texts.visible(token, spaces=True), _TOKEN) or "(empty)"
 
 
-def choices(alternatives: str, gold: str) -> tuple[Choice, ...]:
-    """The model's best tokens with their probabilities, from a TokenList's `alternatives`."""
-    return tuple(
-        Choice(shown(token), probability, token == gold)
-        for token, probability in _ALTERNATIVE.findall(alternatives)
-    )
+def choices(best: list[dict[str, Any]], gold: int) -> tuple[Choice, ...]:
+    """The model's preferred tokens, from a TokenList's `best`."""
+    return tuple(Choice(shown(one["text"]), f"{one['p']:.3f}", one["id"] == gold) for one in best)
