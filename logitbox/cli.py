@@ -20,6 +20,7 @@ from logitbox.terminal import (
     print_json,
     print_table,
     print_verdict,
+    printable,
     progress_bar,
     rows_of,
 )
@@ -68,6 +69,11 @@ def run(arguments: list[str]) -> int:
         print_error("interrupted")
         return 130
     return status if isinstance(status, int) else 0
+
+
+def _say(text: str) -> None:
+    """A line on stdout; names in a stranger's dump may hold escape codes."""
+    typer.echo(printable(text))
 
 
 def _fail(arguments: list[str], message: str) -> int:
@@ -136,7 +142,7 @@ def metrics(
 
     dump = _open(path, skip_damaged=skip_damaged)
     with progress_bar("tallying") as progress:
-        result = compute(dump, by, progress=progress)
+        result = compute(dump, by=by, progress=progress)
     frame = _only_keys(result.frame, key)
     if as_json:
         print_json({"dump": str(path), "verdict": str(result), "by": by or [], "metrics": rows_of(frame)})
@@ -166,7 +172,7 @@ def calibration(
 
     dump = _open(path, skip_damaged=skip_damaged)
     with progress_bar("tallying") as progress:
-        result = compute(dump, by, bins, progress=progress)
+        result = compute(dump, by=by, bins=bins, progress=progress)
     if as_json:
         document = {"dump": str(path), "verdict": str(result), "by": by or [], "bins": bins}
         print_json(document | {"summary": rows_of(result.frame), "table": rows_of(result.table)})
@@ -183,7 +189,7 @@ def flips(path: DumpPath, by: By = None, as_json: AsJson = False, skip_damaged: 
 
     dump = _open(path, skip_damaged=skip_damaged)
     with progress_bar("tallying") as progress:
-        result = compute(dump, by, progress=progress)
+        result = compute(dump, by=by, progress=progress)
     _show(path, result, by, "flips", as_json=as_json)
 
 
@@ -196,7 +202,7 @@ def explain(
 
     dump = _open(path, skip_damaged=skip_damaged)
     with progress_bar("tallying") as progress:
-        result = compute(dump, by, progress=progress)
+        result = compute(dump, by=by, progress=progress)
     _show(path, result, by, "cells", as_json=as_json)
 
 
@@ -220,7 +226,7 @@ def entropy(
     """The tokens the model is least sure about, with their text."""
     from logitbox.analysis.entropy import high_entropy  # noqa: PLC0415
 
-    result = high_entropy(_open(path, skip_damaged=skip_damaged), n, phase, _step(step))
+    result = high_entropy(_open(path, skip_damaged=skip_damaged), n, phase=phase, step=_step(step))
     if as_json:
         print_json({"dump": str(path), "verdict": str(result), "tokens": rows_of(result.frame)})
         return
@@ -271,7 +277,7 @@ def report(
     if as_json:
         print_json({"dump": str(path), "report": str(written), "bytes": size})
     else:
-        typer.echo(f"{written} ({size / 1000:,.0f} kB)")
+        _say(f"{written} ({size / 1000:,.0f} kB)")
 
 
 @app.command(epilog="Example: logitbox verify demo-out/dump")
@@ -282,13 +288,13 @@ def verify(path: DumpPath, as_json: AsJson = False) -> None:
         print_json({"ok": outcome.ok, "verdict": str(outcome), **asdict(outcome)})
     else:
         for damage in outcome.damage:
-            typer.echo(f"damaged  {damage.shard}: {damage.problem} ({damage.rows} rows)")
+            _say(f"damaged  {damage.shard}: {damage.problem} ({damage.rows} rows)")
         for stray in outcome.strays:
-            typer.echo(f"stray    {stray}: not in the journal, never read")
+            _say(f"stray    {stray}: not in the journal, never read")
         for owner in outcome.unfinished:
-            typer.echo(f"open     {owner}: killed, or still being recorded; what is journaled is read")
+            _say(f"open     {owner}: killed, or still being recorded; what is journaled is read")
         if outcome.dropped_calls:
-            typer.echo(
+            _say(
                 f"dropped  {outcome.dropped_calls} micro-batches ({outcome.dropped_rows} rows), writer behind"
             )
         print_verdict(str(outcome))

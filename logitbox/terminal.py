@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import unicodedata
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -15,6 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+_STEERING = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters that JSON itself leaves as they are, and those that turn the direction of text."""
 
 _WIDE = 200
 """Columns where the output is no terminal: values must not be cut short in a pipe."""
@@ -51,8 +55,9 @@ def plain(value: Any) -> Any:
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(plain(document), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+    """One JSON document on stdout; what could steer a terminal is escaped."""
+    text = json.dumps(plain(document), ensure_ascii=False, allow_nan=False, indent=1)
+    sys.stdout.write(_STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 def rows_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
@@ -69,7 +74,9 @@ def print_table(frame: pl.DataFrame, title: str | None = None) -> None:
     """A frame as a table; numbers to the right, null as –."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name, dtype in frame.schema.items():
-        table.add_column(name, justify="right" if dtype.is_numeric() else "left", overflow="fold")
+        table.add_column(
+            Text(printable(name)), justify="right" if dtype.is_numeric() else "left", overflow="fold"
+        )
     if frame.schema.get("type") == pl.String:
         frame = frame.with_columns(pl.col("type").replace("", "(all)"))
     for row in frame.iter_rows():

@@ -156,3 +156,18 @@ def test_a_closed_pipe_is_no_error(recorded):
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_hostile_dump_cannot_speak_to_the_terminal(recorded, capsys, tmp_path):
+    broken = tmp_path / "hostile"
+    shutil.copytree(recorded[0], broken)
+    (broken / "tokens" / "0001-x\x1b]0;owned\x07").mkdir()
+    (broken / "tokens" / "0001-x\x1b]0;owned\x07" / "a\x9b31m.parquet").write_bytes(b"")
+    assert cli.run(["verify", str(broken)]) == 0
+    out = capsys.readouterr().out
+    assert "stray" in out
+    assert not set(out) & {"\x1b", "\x07", "\x9b"}
+    assert cli.run(["verify", str(broken), "--json"]) == 0
+    out = capsys.readouterr().out
+    assert not set(out) & {"\x1b", "\x07", "\x9b"}
+    assert "a\x9b31m.parquet" in json.loads(out)["strays"][0]
