@@ -50,7 +50,14 @@ def __getattr__(name: str) -> Any:
             f"module 'logitbox' has no attribute {name!r}; it has {', '.join(sorted(_HOMES))}"
         )
     module, _, attribute = _HOMES[name].partition(":")
-    value = getattr(import_module(module), attribute)
+    try:
+        value = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        extra = "torch" if error.name == "torch" else "logitbox with its dependencies"
+        raise ModuleNotFoundError(
+            f"logitbox.{name} needs {error.name}, which is not installed; `pip install {extra}`",
+            name=error.name,
+        ) from error
     globals()[name] = value
     return value
 

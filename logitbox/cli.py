@@ -20,6 +20,7 @@ from logitbox.terminal import (
     print_json,
     print_table,
     print_verdict,
+    print_warning,
     printable,
     progress_bar,
     rows_of,
@@ -60,11 +61,19 @@ def run(arguments: list[str]) -> int:
         return _fail(arguments, f"{error.format_message()} (you typed: {typed}). See `logitbox --help`.")
     except LogitboxError as error:
         return _fail(arguments, str(error))
-    except PermissionError as error:
-        return _fail(arguments, f"{error.filename}: permission denied; give a folder you may use")
     except BrokenPipeError:  # the reader of our output left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(
+            arguments, f"{where}{error.strerror or error}; give a place that can be read and written"
+        )
+    except pl.exceptions.PolarsError as error:
+        first = str(error).splitlines()[0]
+        return _fail(
+            arguments, f"a shard cannot be read ({first}); `logitbox verify DUMP` names damaged ones"
+        )
     except (KeyboardInterrupt, Abort):
         print_error("interrupted")
         return 130
@@ -88,7 +97,7 @@ def _open(path: Path, *, skip_damaged: bool) -> Dump:
     dump = open_dump(path, damaged="skip" if skip_damaged else "error")
     if dump.skipped:
         rows = sum(damage.rows for damage in dump.skipped)
-        print_error(
+        print_warning(
             f"left out {len(dump.skipped)} damaged shards ({rows} rows); `logitbox verify {path}` lists them"
         )
     return dump
@@ -217,7 +226,7 @@ def _show(path: Path, result: Any, by: list[str] | None, name: str, *, as_json: 
 @app.command(epilog="Example: logitbox entropy demo-out/dump -n 5")
 def entropy(
     path: DumpPath,
-    n: Annotated[int, typer.Option("-n", help="How many tokens.")] = 10,
+    n: Annotated[int, typer.Option("-n", max=100_000, help="How many tokens.")] = 10,
     phase: Annotated[str | None, typer.Option("--phase", help="Only this phase.")] = None,
     step: Annotated[str, typer.Option("--step", help="A step, 'last' or 'all'.")] = "last",
     as_json: AsJson = False,
@@ -251,9 +260,10 @@ def _step(text: str) -> Any:
         return None
     if text == "last":
         return text
-    if not text.lstrip("-").isdigit():
-        raise InputError(f"--step is {text!r}; give a whole number, 'last' or 'all'")
-    return int(text)
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"--step is {text!r}; give a whole number, 'last' or 'all'") from None
 
 
 @app.command(epilog="Example: logitbox report demo-out/dump --out report.html")

@@ -104,6 +104,11 @@ def progress_bar(what: str) -> Generator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def print_warning(message: str) -> None:
+    """One line on stderr about something that does not stop the command."""
+    sys.stderr.write(f"warning: {printable(message)}\n")
+
+
 def print_error(message: str) -> None:
     """One line on stderr."""
     sys.stderr.write(f"error: {printable(message)}\n")

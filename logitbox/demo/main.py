@@ -50,8 +50,9 @@ def run_demo(out: Path, steps: int | None = None, *, quiet: bool = False) -> dic
         page = report(dump, out / "report.html", title="Digits demo", progress=bar)
     if not quiet:
         console.print(
-            f"Trained in {run.seconds:.0f} s: eval loss {run.first_eval_loss:.3f} to {run.final_eval_loss:.3f}, "
-            f"{run.name_accuracy:.1%} of digit names right, boxes off by {run.coord_error:.0f} of 1000 bins."
+            f"Trained in {run.seconds:.0f} s: the trainer's own loss on unseen digits (text and coordinate parts, each "
+            f"weighted) fell from {run.first_eval_loss:.3f} to {run.final_eval_loss:.3f}; {run.name_accuracy:.1%} of "
+            f"digit names are right, box edges off by {run.coord_error:.0f} of 1000 bins."
         )
         console.print(f"Look further with: logitbox metrics {run.dump} --by step")
     return asdict(run) | {"dump": str(run.dump), "report": str(page)}
