@@ -56,28 +56,29 @@ def run(arguments: list[str]) -> int:
             args=arguments, prog_name="logitbox", standalone_mode=False
         )
         sys.stdout.flush()
-    except TyperException as error:
-        typed = shlex.join(["logitbox", *arguments])
-        return _fail(arguments, f"{error.format_message()} (you typed: {typed}). See `logitbox --help`.")
-    except LogitboxError as error:
-        return _fail(arguments, str(error))
     except BrokenPipeError:  # the reader of our output left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(
-            arguments, f"{where}{error.strerror or error}; give a place that can be read and written"
-        )
-    except pl.exceptions.PolarsError as error:
-        first = str(error).splitlines()[0]
-        return _fail(
-            arguments, f"a shard cannot be read ({first}); `logitbox verify DUMP` names damaged ones"
-        )
     except (KeyboardInterrupt, Abort):
         print_error("interrupted")
         return 130
+    except (TyperException, LogitboxError, OSError, pl.exceptions.PolarsError) as error:
+        return _fail(arguments, _told(error, arguments))
     return status if isinstance(status, int) else 0
+
+
+def _told(error: Exception, arguments: list[str]) -> str:
+    """What went wrong, in one line with the next step."""
+    if isinstance(error, TyperException):
+        typed = shlex.join(["logitbox", *arguments])
+        return f"{error.format_message()} (you typed: {typed}). See `logitbox --help`."
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}; give a place that can be read and written"
+    if isinstance(error, pl.exceptions.PolarsError):
+        first = str(error).splitlines()[0]
+        return f"a shard cannot be read ({first}); `logitbox verify DUMP` names damaged ones"
+    return str(error)
 
 
 def _say(text: str) -> None:
