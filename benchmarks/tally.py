@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from logitbox.dumps.journal import JournalWriter
 from logitbox.dumps.recorder import Recorder
-from logitbox.dumps.schema import tokens_schema
+from logitbox.dumps.schema import table_schema
 from logitbox.dumps.shards import write_shard
 from logitbox.dumps.spec import RecordSpec
 
@@ -43,7 +43,7 @@ def make_dump(path: Path, rows: int) -> None:
 
 def plausible(rng: np.random.Generator, start: int, n: int, spec: RecordSpec) -> pa.Table:
     """`n` token rows from row `start` of the run on."""
-    schema = tokens_schema(spec)
+    schema = table_schema("tokens", spec)
     row = np.arange(start, start + n)
     in_coord, right = rng.random(n) < 0.25, rng.random(n) < 0.8
     gold = np.where(in_coord, rng.integers(49_000, V, n), rng.integers(0, 49_000, n))

@@ -51,6 +51,7 @@ class Calibration(Result):
 def calibration(
     dump: Dump,
     by: str | Sequence[str] | None = None,
+    *,
     bins: int = 15,
     executor: Executor | None = None,
     progress: Progress | None = None,
@@ -85,7 +86,9 @@ def calibration_of_tally(tally: Tally, by: Sequence[str] = (), bins: int = 15) -
     by = [name for name in by_columns(by) if name not in ("phase", "type")]
     grid, histogram = (FINE, tally.fine) if set(by) <= _OF_FINE else (COARSE, tally.coarse)
     if histogram.is_empty() and not tally.fine.is_empty():
-        raise InputError("this tally has no histograms per step; make it with tally_dump(dump, per_step=True)")
+        raise InputError(
+            "this tally has no histograms per step; make it with tally_dump(dump, per_step=True)"
+        )
     coarse = pl.Series("bin", grid.coarsen(histogram["bin"].to_numpy(), bins), pl.Int64)
     binned = histogram.with_columns(coarse)
     table = _table(binned, ["phase", *by, "type"], bins)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import polars as pl
 
+from logitbox.analysis.leftout import left_out
 from logitbox.analysis.results import Result
 from logitbox.dumps.dump import Dump
 from logitbox.dumps.flags import Flag
@@ -40,7 +41,7 @@ class TokenList(Result):
 
 
 def high_entropy(
-    dump: Dump, n: int = 10, phase: str | None = None, step: int | Literal["last"] | None = "last"
+    dump: Dump, n: int = 10, *, phase: str | None = None, step: int | Literal["last"] | None = "last"
 ) -> TokenList:
     """The `n` supervised tokens of highest entropy, highest first.
 
@@ -63,13 +64,16 @@ def high_entropy(
             f"{dump.path} holds no token rows yet; record something, or flush() a run in progress"
         )
     rows, told = _selected(dump, phase, step)
-    nonfinite = (pl.col("flags") & int(Flag.NONFINITE)) != 0
-    lost = int(rows.select(nonfinite.sum()).collect().item())
+    repeated = (pl.col("flags") & int(Flag.DUPLICATE)) != 0
+    nonfinite = ~repeated & ((pl.col("flags") & int(Flag.NONFINITE)) != 0)
+    counts = rows.select(n_nonfinite=nonfinite.sum(), n_duplicate=repeated.sum()).collect().row(0, named=True)
     order = ["entropy", *IDENTITY]
-    ranked = rows.filter(~nonfinite).sort(order, descending=[True, *([False] * len(IDENTITY))]).head(n)
+    ranked = (
+        rows.filter(~nonfinite, ~repeated).sort(order, descending=[True, *([False] * len(IDENTITY))]).head(n)
+    )
     best = ranked.collect(engine="streaming")
-    left_out = f" ({lost:,} non-finite left out)" if lost else ""
-    verdict = f"{best.height} tokens of highest entropy, {told}{left_out}{_range(best)}"
+    lost = f" ({some})" if (some := left_out(counts)) else ""
+    verdict = f"{best.height} tokens of highest entropy, {told}{lost}{_range(best)}"
     return TokenList(with_text(best, dump), verdict)
 
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from logitbox.analysis.leftout import left_out
 from logitbox.analysis.metrics import pooled
-from logitbox.analysis.populations import ALL, CELLS
+from logitbox.analysis.populations import ALL, CELLS, INTERNAL
 from logitbox.analysis.results import Result
 from logitbox.analysis.splitting import by_columns, check_held, extra_keys
 from logitbox.analysis.tally import Tally
@@ -42,6 +43,7 @@ class Explanation(Result):
 
 def explain(
     dump: Dump,
+    *,
     by: str | Sequence[str] | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
@@ -62,7 +64,8 @@ def explain_of_tally(tally: Tally, by: Sequence[str] = ()) -> Explanation:
     """`explain` from a tally at hand."""
     columns = check_held(tally.cells, by_columns(by))
     keys = ["phase", *(name for name in columns if name not in ("phase", "type")), "type"]
-    cells = pooled(tally.cells, keys).filter(pl.col("n") > 0)
+    shown = ~pl.col("type").str.ends_with(INTERNAL)
+    cells = pooled(tally.cells.filter(shown), keys).filter(pl.col("n") > 0)
     frame = pl.concat([_cell_rows(cells, keys, name) for name in CELLS])
     order = pl.col("cell").replace_strict({name: i for i, name in enumerate(CELLS)}, return_dtype=pl.Int64)
     frame = frame.sort([*keys, order], nulls_last=True)
@@ -90,7 +93,7 @@ def _verdict(tally: Tally) -> str:
     whole = pooled(tally.cells.filter(pl.col("type") == ALL), ["phase"]).sort("phase")
     for row in whole.iter_rows(named=True):
         n, tfce = row["n"], row["nll"]
-        lost = f" ({row['n_nonfinite']:,} non-finite left out)" if row["n_nonfinite"] else ""
+        lost = f" ({told})" if (told := left_out(row)) else ""
         if not n:
             parts.append(f"{row['phase']}: no finite supervised tokens{lost}")
             continue

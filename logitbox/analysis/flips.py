@@ -36,6 +36,7 @@ class Flips(Result):
 
 def flips(
     dump: Dump,
+    *,
     by: str | Sequence[str] | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
@@ -48,7 +49,7 @@ def flips(
         executor: where to tally shards.
         progress: told after every shard.
     """
-    return _of_metrics(metrics(dump, by, executor, progress), dump)
+    return _of_metrics(metrics(dump, by, executor=executor, progress=progress), dump)
 
 
 def flips_of_tally(tally: Tally, dump: Dump, by: Sequence[str] = ()) -> Flips:

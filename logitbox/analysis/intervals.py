@@ -2,7 +2,8 @@
 
 Linearisation of a ratio R = Σxᵢ/Σnᵢ over clusters i (Cochran, Sampling Techniques, 1977, §6; the "clustered standard
 error" of arXiv 2411.00640): Var R = G/(G−1) · Σ(xᵢ − R nᵢ)² / (Σnᵢ)². Approximate: it takes samples as independent,
-and a sample met again at another step as another sample.
+and a sample met again at another step as another sample. A sample whose tokens lie in several shards (sliding windows
+recorded by several calls) counts once per shard.
 """
 
 from __future__ import annotations

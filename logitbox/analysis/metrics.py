@@ -9,15 +9,15 @@ from typing import Any
 
 import polars as pl
 
-from logitbox.analysis.intervals import interval, mean_of
-from logitbox.analysis.populations import ALL
+from logitbox.analysis.evaluating import evaluate
+from logitbox.analysis.leftout import left_out, left_out_of_loss
+from logitbox.analysis.populations import ALL, INTERNAL
 from logitbox.analysis.registry import Metric, basic_metrics, metrics_of
 from logitbox.analysis.results import Result
 from logitbox.analysis.splitting import by_columns, check_held, extra_keys
 from logitbox.analysis.tally import Tally, merge_frames
 from logitbox.analysis.tallying import Progress, tally_dump
 from logitbox.dumps.dump import Dump
-from logitbox.dumps.measures import phase_prefix
 from logitbox.errors import InputError
 
 SCHEMA = {
@@ -38,7 +38,12 @@ class Metrics(Result):
     samples (see `intervals.standard_error`).
 
     Frame methods can be called on it directly: `metrics(dump).filter(…)`.
+
+    Attributes:
+        phases: the phases that the rows are of; their keys begin with `measures.phase_prefix`.
     """
+
+    phases: tuple[str, ...] = ()
 
     def value(self, key: str, **where: Any) -> float | None:
         """The value of one key (`where` picks among by-columns); None where it is undefined.
@@ -78,6 +83,7 @@ class Metrics(Result):
 def metrics(
     dump: Dump,
     by: str | Sequence[str] | None = None,
+    *,
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Metrics:
@@ -116,13 +122,16 @@ def metrics_of_tally(tally: Tally, dump: Dump, by: Sequence[str] = ()) -> Metric
         maintain_order="left",
     )
     keyed = _metrics_by_type(cells) if "type" in columns else registered(dump)
-    frames = [_evaluate(metric, cells, columns) for metric in keyed]
-    if not frames:
+    if cells.is_empty():
         schema = {name: cells.schema[name] for name in columns} | SCHEMA
         return Metrics(pl.DataFrame(schema=schema), _verdict(tally, dump))
-    frame = pl.concat(frames).with_row_index("_order")
-    frame = frame.sort([*columns, "_phase", "_order"], nulls_last=True).drop("_order", "_phase")
-    return Metrics(frame, _verdict(tally, dump))
+    frame = (
+        evaluate(keyed, cells, columns)
+        .sort([*columns, "_phase", "_order"], nulls_last=True)
+        .drop("_order", "_phase")
+    )
+    phases = tuple(sorted(cells["phase"].unique()))
+    return Metrics(frame, _verdict(tally, dump), phases)
 
 
 def registered(dump: Dump) -> list[Metric]:
@@ -159,71 +168,29 @@ def _evaluations(cells: pl.DataFrame, keep: Sequence[str]) -> pl.DataFrame:
 
 
 def _metrics_by_type(cells: pl.DataFrame) -> list[Metric]:
-    return [metric for name in cells["type"].unique(maintain_order=True) for metric in basic_metrics(name)]
-
-
-def _evaluate(metric: Metric, cells: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
-    """Rows of one metric. Where its population has no tokens, one row with value null says so."""
-    keys = list(dict.fromkeys(["phase", *(name for name in by if name != "type")]))
-    rows = _recorded(metric, cells, [*keys, "evaluations"])
-    if "type" not in by:
-        everyone = cells.filter(pl.col("type") == ALL).select(keys).unique(maintain_order=True)
-        rows = everyone.join(rows, on=keys, how="left", nulls_equal=True, maintain_order="left")
-    value, low, high = _estimate(metric)
-    prefixes = {phase: phase_prefix(phase) for phase in cells["phase"].unique()}
-    return rows.select(
-        *(pl.lit(metric.population).alias("type") if name == "type" else pl.col(name) for name in by),
-        (pl.col("phase").replace_strict(prefixes, return_dtype=pl.String) + metric.key).alias("key"),
-        value.alias("value"),
-        pl.col("n").fill_null(0).alias("n"),
-        pl.lit(metric.reduction).alias("reduction"),
-        low.alias("low"),
-        high.alias("high"),
-        pl.col("phase").alias("_phase"),
-    )
-
-
-def _recorded(metric: Metric, cells: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    """The metric's population and sums, of the sessions that recorded its quantity."""
-    sums = ["n", "n_nonfinite", "clusters", "nn"]
-    if metric.reduction != "count":
-        sums += [metric.quantity, f"{metric.quantity}:xx", f"{metric.quantity}:xn"]
-    elif metric.only_with:
-        sums.append(metric.only_with)
-    rows = cells.filter(pl.col("type") == metric.population)
-    absent = [pl.lit(None, pl.Float64).alias(name) for name in sums if name not in rows.columns]
-    rows = rows.with_columns(absent).filter(pl.col(sums[-1]).is_not_null()).select(*keys, "spec", *sums)
-    if rows["spec"].n_unique() > 1:
-        return merge_frames([rows.drop("spec")], sums)
-    return rows.drop("spec")
-
-
-def _estimate(metric: Metric) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
-    """(value, low, high) as expressions over `_recorded` rows."""
-    nothing = pl.lit(None, pl.Float64)
-    if metric.reduction == "count":
-        return pl.col(metric.quantity).fill_null(0).cast(pl.Float64), nothing, nothing
-    mean = mean_of(metric.quantity)
-    low, high = interval(metric.quantity, is_share=metric.high == 1)
-    if metric.reduction == "exp_token_mean":
-        mean, low, high = mean.exp(), low.exp(), high.exp()
-    return mean, low.clip(lower_bound=metric.low), high.clip(upper_bound=metric.high)
+    names = cells["type"].unique(maintain_order=True)
+    return [metric for name in names if not name.endswith(INTERNAL) for metric in basic_metrics(name)]
 
 
 def _verdict(tally: Tally, dump: Dump) -> str:
     parts: list[str] = []
     whole = tally.cells.filter(pl.col("type") == ALL)
     for row in pooled(whole, ["phase"]).sort("phase").iter_rows(named=True):
-        steps = whole.filter(pl.col("phase") == row["phase"])["step"].n_unique()
+        here = whole.filter(pl.col("phase") == row["phase"])
+        steps = here["step"].n_unique()
+        lost = f" ({told})" if (told := left_out(row)) else ""
+        lost += "".join(
+            f" ({count:,} with a {group} loss that is NaN or infinite left out of it)"
+            for group, count in left_out_of_loss(here).items()
+        )
         if row["n"]:
             over = f"{row['n']:,} tokens" + (f" of {steps:,} steps" if steps > 1 else "")
             told = (
                 f"accuracy {row['correct'] / row['n']:.4f}, nll {row['nll'] / row['n']:.4f} nats over {over}"
             )
-            lost = f" ({row['n_nonfinite']:,} non-finite left out)" if row["n_nonfinite"] else ""
             parts.append(f"{row['phase']}: {told}{lost}")
         else:
-            parts.append(f"{row['phase']}: no finite supervised tokens ({row['n_nonfinite']:,} left out)")
+            parts.append(f"{row['phase']}: no finite supervised tokens{lost}")
     if dump.skipped:
         parts.append(f"{len(dump.skipped):,} damaged shards left out")
     return "; ".join(parts) if whole.height else "; ".join(["no supervised tokens were recorded", *parts])

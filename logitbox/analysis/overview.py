@@ -23,7 +23,7 @@ class Overview(Result):
         dump: the folder.
         sessions: the sessions' manifests as JSON data.
         left_out: counts of what is not read: damaged shards and their rows, strays, dropped micro-batches
-            and rows, non-finite rows, and the sessions that never closed.
+            and rows, non-finite and duplicate rows, and the sessions that never closed.
         bytes: size of all journaled shards.
     """
 
@@ -55,16 +55,18 @@ def overview(dump: Dump) -> Overview:
         tokens.lazy()
         .join(batches, on=["phase", "dataset"], how="full", coalesce=True)
         .sort("phase", "dataset")
-        .with_columns(pl.col("n_rows", "n_supervised", "n_nonfinite", "n_steps").fill_null(0))
+        .with_columns(pl.col("n_rows", "n_supervised", "n_nonfinite", "n_duplicate", "n_steps").fill_null(0))
         .collect()
     )
-    left_out = _left_out(dump, int(frame["n_nonfinite"].sum()))
+    left_out = _left_out(dump, int(frame["n_nonfinite"].sum()), int(frame["n_duplicate"].sum()))
     size = sum(shard.entry.bytes for shard in dump.inventory.shards)
     rows, supervised = int(frame["n_rows"].sum()), int(frame["n_supervised"].sum())
     verdict = f"{rows:,} recorded tokens ({supervised:,} supervised) in {len(dump.sessions)} sessions, {size:,} bytes"
     sessions = tuple(session.to_json() for session in dump.sessions)
     facts = _facts(dump, left_out)
-    return Overview(frame.drop("n_nonfinite"), verdict, facts, str(dump.path), sessions, left_out, size)
+    return Overview(
+        frame.drop("n_nonfinite", "n_duplicate"), verdict, facts, str(dump.path), sessions, left_out, size
+    )
 
 
 def _tokens(dump: Dump) -> pl.DataFrame:
@@ -75,6 +77,7 @@ def _tokens(dump: Dump) -> pl.DataFrame:
             pl.len().alias("n_rows"),
             ((flags & int(Flag.SUPERVISED)) != 0).sum().alias("n_supervised"),
             ((flags & int(Flag.NONFINITE)) != 0).sum().alias("n_nonfinite"),
+            ((flags & int(Flag.DUPLICATE)) != 0).sum().alias("n_duplicate"),
             pl.col("step").n_unique().alias("n_steps"),
             pl.col("step").min().alias("first_step"),
             pl.col("step").max().alias("last_step"),
@@ -83,7 +86,7 @@ def _tokens(dump: Dump) -> pl.DataFrame:
     )
 
 
-def _left_out(dump: Dump, nonfinite: int) -> dict[str, Any]:
+def _left_out(dump: Dump, nonfinite: int, duplicate: int) -> dict[str, Any]:
     inventory = dump.inventory
     return {
         "damaged_shards": len(dump.skipped),
@@ -92,6 +95,7 @@ def _left_out(dump: Dump, nonfinite: int) -> dict[str, Any]:
         "dropped_batches": inventory.dropped_calls,
         "dropped_rows": inventory.dropped_rows,
         "nonfinite_rows": nonfinite,
+        "duplicate_rows": duplicate,
         "unfinished_sessions": inventory.unfinished(),
         "hidden_train_steps_from": {
             session.owner: start

@@ -31,7 +31,19 @@ LIKELY = 0.5
 ORDERED_PARTS = ("gate", "soft_ce", "w1", "bin", "mean")
 """Suffixes of an ordered group's columns."""
 
-_ORDERED_QUANTITIES = ("gate", "soft_ce", "w1", "loss", "gate_mass", "bin_error", "top_bin_error")
+_ORDERED_QUANTITIES = (
+    "gate",
+    "soft_ce",
+    "w1",
+    "loss",
+    "gate_mass",
+    "bin_error",
+    "top_bin_error",
+    "nonfinite",
+)
+
+INTERNAL = ".finite"
+"""Ends the names of populations that only means of an ordered group are taken over. No type or group has a dot."""
 
 CELLS = ("right_likely", "right_unlikely", "wrong_likely", "wrong_unlikely")
 
@@ -39,6 +51,11 @@ CELLS = ("right_likely", "right_unlikely", "wrong_likely", "wrong_unlikely")
 def rest_of(group: str) -> str:
     """Name of the population whose gold token is outside a group."""
     return "text" if group == "coord" else f"non_{group}"
+
+
+def finite_of(ordered: str) -> str:
+    """Name of the population whose gold is in an ordered group and whose loss there is finite."""
+    return f"{ordered}{INTERNAL}"
 
 
 @dataclass(frozen=True)
@@ -54,7 +71,7 @@ class Populations:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All population names, each once."""
+        """All population names, each once, but for the internal ones."""
         return (ALL, *self.types, *(self.rest(group.name) for group in self.spec.groups))
 
     def rest(self, group: str) -> str:
@@ -71,6 +88,8 @@ class Populations:
             yield name, groups[name] if name in groups else self._of_type(name, columns)
         for name, inside in groups.items():
             yield self.rest(name), ~inside
+        for name in self.spec.ordered:
+            yield finite_of(name), groups[name] & _loss_is_finite(columns, self.spec, name)
 
     def _of_type(self, name: str, columns: Columns) -> Mask:
         bit = self.spec.types.names.index(name)
@@ -91,6 +110,11 @@ def finite(columns: Columns) -> Mask:
     return (columns["flags"] & int(Flag.NONFINITE)) == 0
 
 
+def duplicate(columns: Columns) -> Mask:
+    """Rows that a distributed sampler repeated to fill its last batch: left out of every sum, and counted."""
+    return (columns["flags"] & int(Flag.DUPLICATE)) != 0
+
+
 def quantities(columns: Columns, spec: RecordSpec) -> dict[str, Array]:
     """Every per-token quantity that is summed, numbers or booleans, [rows]; 0 where it is not defined.
 
@@ -105,7 +129,8 @@ def quantities(columns: Columns, spec: RecordSpec) -> dict[str, Array]:
         values[f"top_in_{group.name}"] = top & ~gold
         values[f"top_out_{group.name}"] = gold & ~top
     for name, options in spec.ordered.items():
-        values |= _ordered_values(columns, spec.group(name), options)
+        known = _loss_is_finite(columns, spec, name)
+        values |= _ordered_values(columns, spec.group(name), options, known)
     return values
 
 
@@ -125,20 +150,29 @@ def _table_cells(values: Mapping[str, Array]) -> dict[str, Array]:
     return cells | {f"nll_{name}": np.where(mask, values["nll"], 0.0) for name, mask in cells.items()}
 
 
-def _ordered_values(columns: Columns, group: Group, options: OrderedSpec) -> dict[str, Array]:
-    """Parts of the ordered loss, their weighted total, the mass at the gate, and errors in bins."""
+def _weighted(options: OrderedSpec) -> dict[str, float]:
+    """The parts of an ordered group's loss. One may be infinite where logits are masked; with weight 0 it is none."""
+    weights = {"soft_ce": options.soft_ce_weight, "w1": options.w1_weight, "gate": options.gate_weight}
+    return {part: weight for part, weight in weights.items() if weight != 0}
+
+
+def _loss_is_finite(columns: Columns, spec: RecordSpec, name: str) -> Mask:
+    """Rows whose ordered loss and expected bin are numbers; meaningless where gold is outside the group."""
+    parts = [columns[f"{name}_{part}"] for part in ("mean", *_weighted(spec.ordered[name]))]
+    return np.logical_and.reduce([np.isfinite(part) for part in parts])
+
+
+def _ordered_values(columns: Columns, group: Group, options: OrderedSpec, known: Mask) -> dict[str, Array]:
+    """Parts of the ordered loss, their weighted total, the mass at the gate, errors in bins; 0 unless known."""
     name = group.name
     inside = group.contains(columns["gold"])
+    lost, inside = inside & ~known, inside & known
     part = {p: np.where(inside, columns[f"{name}_{p}"], 0.0) for p in ORDERED_PARTS}
     gold_bin = np.where(inside, _bin_of(group, columns["gold"]), 0)
-    weighted = (
-        (options.soft_ce_weight, "soft_ce"),
-        (options.w1_weight, "w1"),
-        (options.gate_weight, "gate"),
-    )
-    # A part may be infinite where logits are masked; with weight 0 it is no part of the loss.
-    total = sum((w * part[p] for w, p in weighted if w != 0), start=np.zeros(len(inside)))
+    weighted = _weighted(options).items()
+    total = sum((weight * part[p] for p, weight in weighted), start=np.zeros(len(inside)))
     return {
+        f"{name}.nonfinite": lost,
         f"{name}.gate": part["gate"],
         f"{name}.soft_ce": part["soft_ce"],
         f"{name}.w1": part["w1"],

@@ -65,9 +65,15 @@ def read_rows(task: ShardTask) -> Rows:
     """Read one shard.
 
     Raises:
-        DamagedDumpError: the file is gone, or its bytes are not those that were written.
+        DamagedDumpError: the file is gone, its bytes are not those that were written, or it lacks a column.
     """
     table = _table(task)
+    missing = [name for name in needed_columns(task.spec) if name not in table.column_names]
+    if missing:
+        raise DamagedDumpError(
+            f"shard {task.name} has no column {missing[0]!r}, which its session.json says was recorded; "
+            "restore that file from a copy"
+        )
     frame = _frame(table)
     if "top_ids" in table.column_names:
         frame = frame.with_columns(top_1=_first_ids(table["top_ids"]))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from logitbox.analysis.populations import ALL, Populations
+from logitbox.analysis.populations import ALL, Populations, finite_of
 from logitbox.dumps.spec import RecordSpec
 
 Reduction = Literal["token_mean", "exp_token_mean", "count"]
@@ -22,7 +22,7 @@ class Metric:
 
     Args:
         key: name without phase prefix.
-        quantity: what is averaged (a column of the tally), or "n"/"n_nonfinite" for counts.
+        quantity: what is averaged (a column of the tally), or "n"/"n_nonfinite"/"n_duplicate" for counts.
         population: over which supervised tokens.
         reduction: `token_mean` Σx/n; `exp_token_mean` its exponential; `count` the sum itself.
         about: formula and unit in words.
@@ -74,6 +74,8 @@ def basic_metrics(population: str = ALL) -> Iterator[Metric]:
     yield Metric(
         "n_nonfinite", "n_nonfinite", population, "count", "tokens left out: NaN or infinite", "tokens"
     )
+    about = "tokens left out: repeated by a distributed sampler to fill its last batch"
+    yield Metric("n_duplicate", "n_duplicate", population, "count", about, "tokens")
 
 
 def metrics_of(spec: RecordSpec) -> list[Metric]:
@@ -133,20 +135,26 @@ _ORDERED: tuple[tuple[str, str, str, float], ...] = (
 
 
 def _ordered_metrics(name: str) -> Iterator[Metric]:
-    prefix, heading = f"{name}_softce_w1", f"{name} loss"
+    """Means over the tokens whose loss is finite; the others are counted."""
+    prefix, heading, known = f"{name}_softce_w1", f"{name} loss", finite_of(name)
     for key, quantity, about, high in _ORDERED:
         about_gold = f"gold in {name}: {about}"
         yield Metric(
-            f"{prefix}/{key}", f"{name}.{quantity}", name, "token_mean", about_gold, heading, 0, high
+            f"{prefix}/{key}", f"{name}.{quantity}", known, "token_mean", about_gold, heading, 0, high
         )
     mass = f"gold in {name}: mean mass inside the group at the gate temperature"
-    yield Metric(f"{prefix}/{name}_vocab_mass", f"{name}.gate_mass", name, "token_mean", mass, heading, 0, 1)
+    yield Metric(f"{prefix}/{name}_vocab_mass", f"{name}.gate_mass", known, "token_mean", mass, heading, 0, 1)
     about_count = f"tokens with gold in {name}"
     yield Metric(
         f"{prefix}/{name}_tokens", "n", name, "count", about_count, heading, only_with=f"{name}.gate"
     )
+    lost, about_lost = (
+        f"{name}.nonfinite",
+        f"of them left out of this loss: it is NaN or infinite ({name} masked)",
+    )
+    yield Metric(f"{prefix}/n_nonfinite", lost, name, "count", about_lost, heading, only_with=lost)
     for key, quantity, about in (
         (f"{name}_bin_error", "bin_error", "mean |expected bin − gold bin|, bins"),
         (f"{name}_top_bin_error", "top_bin_error", "mean |arg-max bin − gold bin|, bins"),
     ):
-        yield Metric(key, f"{name}.{quantity}", name, "token_mean", about, heading)
+        yield Metric(key, f"{name}.{quantity}", known, "token_mean", about, heading)

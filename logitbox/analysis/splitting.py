@@ -15,7 +15,7 @@ from logitbox.errors import InputError
 
 RESERVED = frozenset(
     [
-        *("type", "spec", "n", "n_nonfinite", "clusters", "nn", "evaluations", "bin"),
+        *("type", "spec", "n", "n_nonfinite", "n_duplicate", "clusters", "nn", "evaluations", "bin"),
         *("key", "value", "reduction", "low", "high"),
         *("cell", "share", "tfa", "tfce", "tfa_part", "tfce_part", "mean_nll"),
         *("accuracy", "ece", "mce", "gap"),

@@ -8,7 +8,7 @@ number of cells, never by the number of tokens.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from logitbox.analysis.histogram import COARSE, FINE, Grid
-from logitbox.analysis.populations import Populations, finite, quantities
+from logitbox.analysis.populations import INTERNAL, Populations, duplicate, finite, quantities
 from logitbox.analysis.reading import ShardTask, codes, read_rows
 from logitbox.analysis.sums import Bins, CellSums, Classes, Units, add_bins
 
@@ -35,7 +35,8 @@ class Tally:
 
     Attributes:
         cells: one row per key, set of recorded quantities (`spec`) and population (`type`): `n` tokens,
-            `n_nonfinite` left out, `clusters` samples, `nn` = Σ nᵢ² over samples, and for every quantity x the
+            `n_nonfinite` and `n_duplicate` left out (a duplicate counts there only; the Recorder's live metrics
+            count duplicates like any other row), `clusters` samples, `nn` = Σ nᵢ² over samples, and for every quantity x the
             columns `x` = Σx, `x:xx` = Σ xᵢ² and `x:xn` = Σ xᵢ nᵢ (xᵢ a sample's sum), from which clustered
             intervals follow. Null where the session did not record the quantity.
         fine: confidence histogram per phase, dataset and type, sparse: `bin`, `n`, `confidence`, `correct`.
@@ -54,8 +55,12 @@ def tally_shard(task: ShardTask) -> Tally:
     populations = Populations(task.spec)
     masks = dict(populations.masks(rows.columns))
     classes = Classes.of(list(masks.values()))
-    good = finite(rows.columns)
-    lost = _lost(cell[~good], len(cells), classes, classes.of_row[~good])
+    repeated = duplicate(rows.columns)
+    good = finite(rows.columns) & ~repeated
+    lost = {
+        name: _lost(cell[left_out], len(cells), classes, classes.of_row[left_out])
+        for name, left_out in (("n_nonfinite", ~good & ~repeated), ("n_duplicate", repeated))
+    }
     columns, kind = rows.columns, classes.of_row
     if not good.all():
         columns = {name: values[good] for name, values in columns.items()}
@@ -67,6 +72,7 @@ def tally_shard(task: ShardTask) -> Tally:
     sums = [units.over(classes.member[units.kind, p]) for p in range(len(masks))]
     fine_bin = FINE.locate(values["confidence"])
     counted = (values["confidence"], values["correct"])
+    shown = [name for name in masks if not name.endswith(INTERNAL)]  # they come first
     histograms: list[pl.DataFrame] = []
     for grid, bins, (wide_of_cell, wide) in (
         (FINE, fine_bin, codes(cells, ("phase", "dataset"))),
@@ -74,24 +80,29 @@ def tally_shard(task: ShardTask) -> Tally:
     ):
         code = (wide_of_cell[cell] * len(classes) + kind) * grid.n_bins + bins
         entries = add_bins(code, len(wide) * len(classes), grid.n_bins, None, *counted)
-        histograms.append(_histogram_frame(entries, wide, grid, list(masks), classes))
+        histograms.append(_histogram_frame(entries, wide, grid, shown, classes))
     return Tally(_cells_frame(cells, list(masks), names, sums, lost), *histograms)
 
 
 def _lost(cell: Int, n_cells: int, classes: Classes, kind: Int) -> Int:
-    """Non-finite tokens per cell and population, [cells, populations]."""
+    """Tokens left out per cell and population, [cells, populations]."""
     of_class = np.bincount(cell * len(classes) + kind, minlength=n_cells * len(classes))
     return of_class.reshape(n_cells, len(classes)) @ classes.member.astype(np.int64)
 
 
 def _cells_frame(
-    cells: pl.DataFrame, populations: Sequence[str], names: Sequence[str], sums: Sequence[CellSums], lost: Int
+    cells: pl.DataFrame,
+    populations: Sequence[str],
+    names: Sequence[str],
+    sums: Sequence[CellSums],
+    lost: Mapping[str, Int],
 ) -> pl.DataFrame:
-    """The cells that have tokens, finite or not, population by population."""
-    n_of = np.zeros(lost.shape, dtype=np.int64)
+    """The cells that have tokens, left out or not, population by population."""
+    n_of = np.zeros((len(cells), len(populations)), dtype=np.int64)
     for p, part in enumerate(sums):
         n_of[part.cell, p] = part.n
-    place = [np.flatnonzero((n_of[:, p] > 0) | (lost[:, p] > 0)) for p in range(len(populations))]
+    any_of = n_of + sum(lost.values())
+    place = [np.flatnonzero(any_of[:, p] > 0) for p in range(len(populations))]
     cell, population = np.concatenate(place), np.repeat(np.arange(len(place)), [len(one) for one in place])
     at = np.flatnonzero(n_of[cell, population] > 0)
 
@@ -102,7 +113,7 @@ def _cells_frame(
         return np.ascontiguousarray(filled.T)
 
     columns: dict[str, NDArray[Any]] = {
-        "n_nonfinite": lost[cell, population],
+        **{name: count[cell, population] for name, count in lost.items()},
         "n": spread([part.n for part in sums]),
         "clusters": spread([part.clusters for part in sums]),
         "nn": spread([part.nn for part in sums]),

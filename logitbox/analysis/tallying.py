@@ -7,7 +7,7 @@ import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from importlib.resources import files
 from itertools import islice
@@ -18,7 +18,7 @@ import polars as pl
 
 from logitbox.analysis.reading import KEYS, ShardTask
 from logitbox.analysis.splitting import from_samples
-from logitbox.analysis.tally import Tally, merge_all, tally_shard
+from logitbox.analysis.tally import HISTOGRAM_SUMS, Tally, merge_all, tally_shard
 from logitbox.dumps.dump import Dump
 from logitbox.dumps.inventory import Shard
 from logitbox.errors import InputError
@@ -149,11 +149,15 @@ def _cache_key(task: ShardTask) -> str:
 
 
 def _load(path: Path) -> Tally | None:
-    """A stored tally; None where there is none, or it is not as it was written."""
+    """A stored tally; None where there is none, or it is not one."""
     try:
-        data = path.read_bytes()
-    except OSError:
+        return _parsed(path.read_bytes())
+    except (OSError, ValueError, pl.exceptions.PolarsError):
         return None
+
+
+def _parsed(data: bytes) -> Tally | None:
+    """The tally in these bytes; None where they are not as they were written, or hold something else."""
     digest, body = data[:_DIGEST], memoryview(data)[_DIGEST:]
     if hashlib.sha256(body).digest() != digest:
         return None
@@ -162,7 +166,12 @@ def _load(path: Path) -> Tally | None:
         size = int.from_bytes(body[:8], "little")
         frames.append(pl.read_ipc(io.BytesIO(body[8 : 8 + size])))
         body = body[8 + size :]
-    return Tally(*frames)
+    if len(frames) != len(fields(Tally)) or any("type" not in frame.columns for frame in frames):
+        return None
+    tally = Tally(*frames)
+    binned = {"bin", *HISTOGRAM_SUMS}
+    good = binned <= set(tally.fine.columns) and binned <= set(tally.coarse.columns)
+    return tally if good and "clusters" in tally.cells.columns else None
 
 
 def _store(tally: Tally, path: Path) -> None:

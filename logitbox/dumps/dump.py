@@ -132,14 +132,10 @@ class Dump:
 
     @cached_property
     def text(self) -> TokenText:
-        """Token ids to text."""
-        frame = self.vocab.select("id", "bytes").collect()
-        if frame.is_empty():
-            return TokenText(())
-        table = [b""] * (int(frame["id"].max() or 0) + 1)  # pyright: ignore[reportArgumentType] (ids are i32)
-        for token_id, token in frame.iter_rows():
-            table[token_id] = token
-        return TokenText(table)
+        """Token ids to text; ids outside the vocabulary, which a stranger's table may hold, are left out."""
+        size = max((session.spec.vocab_size for session in self.sessions), default=0)
+        known = pl.col("id").is_between(0, size - 1) & pl.col("bytes").is_not_null()
+        return TokenText(dict(self.vocab.select("id", "bytes").filter(known).collect().iter_rows()))
 
     def shards(self, table: str) -> list[Shard]:
         """The readable shards of a table, in recording order."""

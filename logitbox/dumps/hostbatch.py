@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from logitbox.dumps.flags import IGNORED
+from logitbox.dumps.passes import whole_number
 from logitbox.dumps.positions import Batch, Layout, sample_shape
 from logitbox.dumps.samples import id_of_key
 from logitbox.errors import InputError
@@ -54,6 +55,7 @@ def read_sample(sample: SampleIds | None, batch: Batch) -> Given:
     for value in values.flat:
         if not isinstance(value, (int, np.integer)):
             raise InputError(f"sample holds {value!r}; give integer ids or string keys, all of one kind")
+        whole_number("a sample id", value)
     return Given(shape, torch.from_numpy(values.astype(np.int64)))
 
 
@@ -81,6 +83,13 @@ def select_rows(plan: Layout, *, now: bool) -> tuple[Tensor | None, dict[str, Te
         return None, {name: value.clone() for name, value in columns.items()}
     rows = plan.keep.nonzero().squeeze(1)
     return rows, {name: value[rows] for name, value in columns.items()}
+
+
+def most_rows(plan: Layout | None) -> int:
+    """How many token rows there will be; an upper bound where counting would mean waiting for a device."""
+    if plan is None:
+        return 0
+    return int(plan.keep.sum()) if plan.keep.device.type == "cpu" else len(plan.keep)
 
 
 def whole_batch(

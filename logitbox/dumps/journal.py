@@ -84,10 +84,10 @@ def read_journal(folder: Path) -> Journal:
             if kind == "shard":
                 shards.append(_shard_entry(event))
             elif kind == "dropped":
-                calls, rows = calls + int(event["calls"]), rows + int(event["rows"])
+                calls, rows = calls + _count(event["calls"]), rows + _count(event["rows"])
             elif kind == "close":
                 closed = True
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DamagedDumpError(
                 f"{path}, line {number} is damaged ({error!r}); restore it from a copy of the dump"
             ) from error
@@ -101,11 +101,17 @@ def _parse(line: str) -> dict[str, Any]:
     return event
 
 
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise ValueError(f"{str(value)[:40]} is no count")
+    return value
+
+
 def _shard_entry(event: Mapping[str, Any]) -> ShardEntry:
     return ShardEntry(
         table=str(event["table"]),
         name=str(event["name"]),
-        rows=int(event["rows"]),
-        bytes=int(event["bytes"]),
+        rows=_count(event["rows"]),
+        bytes=_count(event["bytes"]),
         sha256=str(event["sha256"]),
     )

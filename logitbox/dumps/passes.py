@@ -4,11 +4,53 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from operator import index
 
 from logitbox.dumps.arrow import ArrowArray, constant
 from logitbox.dumps.schema import WHERE
+from logitbox.errors import InputError
 
 _REMEMBERED_STEPS = 100_000
+INT64 = (-(2**63), 2**63 - 1)
+_MICRO = (0, 2**31 - 1)
+
+
+def whole_number(name: str, value: object, limits: tuple[int, int] = INT64) -> int:
+    """`value` as an int that fits its column. Raises InputError for anything else."""
+    try:
+        number = int(value) if isinstance(value, float) and value.is_integer() else index(value)  # pyright: ignore[reportArgumentType]
+    except TypeError as error:
+        raise InputError(f"{name} is {value!r}; give an integer") from error
+    if not limits[0] <= number <= limits[1]:
+        raise InputError(f"{name} is {number}; allowed are {limits[0]} to {limits[1]}")
+    return number
+
+
+def _name(what: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{what} is {value!r}; give a string")
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What the caller said about where a micro-batch belongs, checked."""
+
+    phase: str
+    dataset: str
+    step: int
+    epoch: float | None
+    micro: int | None
+
+    @classmethod
+    def read(cls, phase: object, dataset: object, step: object, epoch: object, micro: object) -> Moment:
+        """Check the arguments of `Recorder.record`. Raises InputError naming the bad one."""
+        try:
+            when = None if epoch is None else float(epoch)  # pyright: ignore[reportArgumentType]
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"epoch is {epoch!r}; give a number, or leave it out") from error
+        number = None if micro is None else whole_number("micro", micro, _MICRO)
+        return cls(_name("phase", phase), _name("dataset", dataset), whole_number("step", step), when, number)
 
 
 @dataclass(frozen=True)
@@ -49,14 +91,12 @@ class PassClock:
         """The next micro-batch of this phase and dataset begins a pass."""
         self._renewed.add((phase, dataset))
 
-    def place(
-        self, phase: str, dataset: str, step: int, epoch: float | None = None, micro: int | None = None
-    ) -> Where:
-        """Count one micro-batch in. Coming back to an evaluation phase begins a pass; to training, none."""
-        if phase != self._phase:
-            if phase != "train":
-                self._renewed |= {key for key in self._last if key[0] == phase}
-            self._phase = phase
+    def place(self, moment: Moment) -> Where:
+        """Count one micro-batch in. Coming back from training to an evaluation begins a pass of it."""
+        phase, dataset, step, micro = moment.phase, moment.dataset, moment.step, moment.micro
+        if phase == "train" and self._phase != "train":
+            self._renewed |= {key for key in self._last if key[0] != "train"}
+        self._phase = phase
         stream = (phase, dataset)
         last_step, last_micro = self._last.get(stream, (None, -1))
         begins = step != last_step or stream in self._renewed or (micro is not None and micro < last_micro)
@@ -64,10 +104,10 @@ class PassClock:
         if begins:
             self._begin(phase, dataset, step)
             last_micro = -1
-        number = last_micro + 1 if micro is None else int(micro)
-        epoch = None if epoch is None else float(epoch)
+        number = last_micro + 1 if micro is None else micro
         self._last[stream] = (step, number)
-        return Where(phase, dataset, self._passes[phase, dataset, step] - 1, step, epoch, number, self.rank)
+        pass_ = self._passes[phase, dataset, step] - 1
+        return Where(phase, dataset, pass_, step, moment.epoch, number, self.rank)
 
     def _begin(self, phase: str, dataset: str, step: int) -> None:
         self._passes[phase, dataset, step] += 1

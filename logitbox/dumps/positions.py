@@ -235,27 +235,45 @@ def _shifted(values: Tensor, by: int, *, fill: float = IGNORED) -> Tensor:
 
 def _documents(batch: Batch, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(document number within the row, is its first token after another document, pos), each [B, T]."""
-    shape, device = batch.labels.shape, own.device
-    columns = torch.arange(shape[1], device=device).expand(shape)
-    mask = None if batch.attention_mask is None else batch.attention_mask.to(device) != 0
+    real = torch.ones_like(own, dtype=torch.bool)
+    if batch.attention_mask is not None:
+        real = batch.attention_mask.to(own.device) != 0
     if batch.position_ids is not None:
-        position = batch.position_ids.to(device).long()
-        start = torch.zeros(shape, dtype=torch.bool, device=device)
-        start[:, 1:] = position[:, 1:] <= position[:, :-1]
-        if mask is not None:
-            start[:, 1:] &= mask[:, 1:] & mask[:, :-1]
-        doc = start.cumsum(dim=1)
+        position = batch.position_ids.to(own.device).long()
+        start = _restarts(position, real)
+        after = position[:, -1:] + 1
     else:
-        lead = 0 if mask is None or shape[1] == 0 else mask.long().argmax(dim=1, keepdim=True)
-        position, start, doc = columns - lead, torch.zeros_like(own, dtype=torch.bool), torch.zeros_like(own)
+        position, start = _counted(real), torch.zeros_like(real)
+        after = position.amax(dim=1, keepdim=True) + 1
+    doc = start.cumsum(dim=1)
     if not batch.shift:
         return doc, start, position
-    last_doc, last_position = doc[:, -1:], position[:, -1:] + 1
     return (
-        torch.cat([doc[:, 1:], last_doc], dim=1),
+        torch.cat([doc[:, 1:], doc[:, -1:]], dim=1),
         _shifted(start, +1, fill=0),
-        torch.cat([position[:, 1:], last_position], dim=1),
+        torch.cat([position[:, 1:], after], dim=1),
     )
+
+
+def _restarts(position: Tensor, real: Tensor) -> Tensor:
+    """Real tokens whose position is not above that of the last real token before them; padding is skipped."""
+    columns = torch.arange(real.shape[1], device=real.device).expand(real.shape)
+    latest = torch.where(real, columns, -1).cummax(dim=1).values
+    before = _shifted(latest, -1, fill=-1)
+    return real & (before >= 0) & (position <= position.gather(1, before.clamp(min=0)))
+
+
+def _counted(real: Tensor) -> Tensor:
+    """Place of each real token among those of its row.
+
+    Padding takes the places that are left: negative ones before the first real token, those after the last
+    real one elsewhere (also in holes), so that no two tokens of a row share one.
+    """
+    columns = torch.arange(real.shape[1], device=real.device).expand(real.shape)
+    lead = real.long().argmax(dim=1, keepdim=True)
+    inner = ~real & (columns >= lead)
+    beyond = real.sum(dim=1, keepdim=True) + inner.cumsum(dim=1) - 1
+    return torch.where(real, real.cumsum(dim=1) - 1, torch.where(inner, beyond, columns - lead))
 
 
 def _bits(

@@ -13,18 +13,16 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from logitbox.dumps.hostbatch import SampleIds, read_sample, select_rows, whole_batch
+from logitbox.dumps.hostbatch import SampleIds, read_sample, whole_batch
+from logitbox.dumps.intake import Intake
 from logitbox.dumps.live import LiveMetrics
 from logitbox.dumps.manifest import Session
 from logitbox.dumps.naming import NamingTask
-from logitbox.dumps.passes import PassClock
-from logitbox.dumps.positions import Batch, Layout, layout, make_batch
-from logitbox.dumps.reduce import GroupIndex, Targets, plain_arithmetic, reduce_logits
-from logitbox.dumps.rows import TokenJob
-from logitbox.dumps.samples import SampleBook
+from logitbox.dumps.passes import Moment, PassClock
+from logitbox.dumps.positions import layout, make_batch
+from logitbox.dumps.reduce import plain_arithmetic
 from logitbox.dumps.session import Place, find_place, holds_vocabulary, open_session
 from logitbox.dumps.spec import LseBeta, Scope, TokenTypes, build_spec
-from logitbox.dumps.transfer import HostCopier, Pending, to_device
 from logitbox.dumps.usertables import SampleColumns, SamplesJob, scalars_job, vocab_job
 from logitbox.dumps.vocabulary import Tokenizer, build_vocabulary
 from logitbox.dumps.writer import OnFull, Writer, WriterOptions
@@ -120,9 +118,7 @@ class Recorder:
         except BaseException:
             self._lock.release()
             raise
-        self._groups = GroupIndex(self.spec)
-        self._copier = HostCopier()
-        self._book = SampleBook()
+        self._intake = Intake(self.spec, self._vocabulary, self._writer, self._live)
         self._sample_columns = SampleColumns(self.spec)
         self._clock = PassClock(self.session.rank)
         atexit.register(self.close)  # a script that forgets close() loses nothing
@@ -174,7 +170,11 @@ class Recorder:
             InputError: shapes, ids or names that do not fit; the batch is not recorded.
             WriterError: the background writer failed earlier.
         """
-        if not self._is_due(step, phase):
+        if not self._is_open():
+            return
+        self._writer.check()
+        moment = Moment.read(phase, dataset, step, epoch, micro)
+        if moment.phase == "train" and moment.step % self.session.every:
             return
         device = logits.device if isinstance(logits, Tensor) else torch.device("cpu")
         with plain_arithmetic(device):
@@ -193,25 +193,16 @@ class Recorder:
             given = read_sample(sample, batch)
             plan = layout(batch, self.spec) if batch.labels.numel() else None
             whole = whole_batch(batch, plan, given, loss)
-            self._writer.check()
-            job = TokenJob(
-                spec=self.spec,
-                vocabulary=self._vocabulary,
-                naming=NamingTask(given.kind, given.keys, batch.shift, batch.flat, position_ids is not None),
-                shape=(batch.labels.shape[0], batch.labels.shape[1]),
-                reduced=self._reduced(batch, plan, phase),
-                whole=self._copier.start(whole),
-                book=self._book,
-                types_given=frozenset(self.spec.types.names if isinstance(types, Tensor) else types or ()),
-                where=self._clock.place(str(phase), str(dataset), int(step), epoch, micro),
-            )
-        self._writer.put(job, may_drop=True)
+            where = self._clock.place(moment)
+            naming = NamingTask(given.kind, given.keys, batch.shift, batch.flat, position_ids is not None)
+            types_given = self.spec.types.names if isinstance(types, Tensor) else types or ()
+            self._intake.take(batch, plan, whole, where, naming, frozenset(types_given))
 
     def start_pass(self, phase: str, dataset: str = "") -> None:
         """Say that the next `record` of this phase and dataset begins a new pass over the data.
 
-        Needed only where the same step is evaluated twice in a row; a pass also begins by itself when
-        another phase came in between (for evaluations) or the given `micro` went back.
+        Needed only where the same step is evaluated twice in a row; a pass also begins by itself when the
+        step changed, a training batch came in between (for evaluations) or the given `micro` went back.
         """
         if self.enabled:
             self._clock.new_pass(phase, dataset)
@@ -222,13 +213,15 @@ class Recorder:
             self._writer.put(scalars_job(step, values, phase, time.time(), self.spec))
 
     def samples(self, frame: Any) -> None:
-        """Keep metadata of samples: `sample` or `key`, and any of `source`, `group`, `length`, others.
+        """Keep metadata of samples: `sample` or `key`, and any of `dataset`, `source`, `group`, `length`, others.
+
+        Token rows join them on (sample, dataset). Without a column `dataset` the samples belong to dataset "".
 
         Args:
             frame: a polars, pandas or pyarrow table, or a dict of lists.
         """
         if self._is_open():
-            self._writer.put(SamplesJob(self._sample_columns.table(frame), self._book))
+            self._writer.put(SamplesJob(self._sample_columns.table(frame), self._intake.book))
 
     def metrics(self, *, all_reduce: bool = False) -> dict[str, float]:
         """Token means since the last call, as a plain dict ready for a trainer's log.
@@ -251,12 +244,15 @@ class Recorder:
         """
         if self._closed or not self.enabled:
             return
-        self._closed = True
-        atexit.unregister(self.close)
         try:
             self._writer.close()
         finally:
-            self._lock.release()
+            if (
+                self._writer.has_stopped
+            ):  # else Ctrl-C ended the wait: another close(), at the latest at exit, goes on
+                self._closed = True
+                atexit.unregister(self.close)
+                self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -274,26 +270,3 @@ class Recorder:
         if self.enabled and self._closed:
             raise InputError(f"{self!r} is closed; make a new Recorder to append another session")
         return self.enabled
-
-    def _is_due(self, step: int, phase: str) -> bool:
-        return self._is_open() and (phase != "train" or int(step) % self.session.every == 0)
-
-    def _reduced(self, batch: Batch, plan: Layout | None, phase: str) -> Pending:
-        """Start the reduction of the rows to keep, and their copy to the host."""
-        nothing = Pending({"gold": torch.zeros(0, dtype=torch.long)})
-        if plan is None:
-            return nothing
-        device = batch.logits.device
-        rows, columns = select_rows(plan, now=plan.keep.device.type == "cpu")
-        if rows is not None and len(rows) == 0:
-            return nothing
-        columns = {name: to_device(value, device) for name, value in columns.items()}
-        columns |= reduce_logits(
-            batch.logits,
-            None if rows is None else to_device(rows, device),
-            Targets(columns["gold"], columns.get("left"), columns.get("right")),
-            self._groups,
-            lse_beta=self.spec.records_lse_beta(phase),
-        )
-        self._live.add(phase, columns)
-        return self._copier.start(columns)

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from logitbox.dumps.ordered import ordered_columns
 from logitbox.dumps.spec import BETAS, Group, OrderedSpec, RecordSpec
-from logitbox.dumps.topk import topk_lowest_id
+from logitbox.dumps.topk import TILE, topk_lowest_id
+from logitbox.dumps.transfer import to_device
 
-CHUNK_BYTES_CPU = 8 << 20
-"""Small enough to stay in a CPU's cache while a row is passed over a dozen times."""
+CHUNK_BYTES_CPU = 32 << 20
+"""Memory a chunk takes at its peak: small enough for a CPU's cache while a row is passed over a dozen times."""
 CHUNK_BYTES_DEVICE = 512 << 20
 
 _FAR = -1.0e4
@@ -43,6 +44,12 @@ class GroupIndex:
     _ids: dict[tuple[str, torch.device], Tensor] = field(
         default_factory=dict[tuple[str, torch.device], Tensor]
     )
+    _bins: dict[tuple[str, torch.device], Tensor] = field(
+        default_factory=dict[tuple[str, torch.device], Tensor]
+    )
+    _betas: dict[tuple[torch.dtype, torch.device], Tensor] = field(
+        default_factory=dict[tuple[torch.dtype, torch.device], Tensor]
+    )
 
     def columns(self, values: Tensor, group: Group) -> Tensor:
         """The group's columns of `values` [rows, V], in group order (a view for a range of ids)."""
@@ -55,14 +62,31 @@ class GroupIndex:
         if isinstance(group.ids, range):
             inside = (gold >= group.ids.start) & (gold < group.ids.stop)
             return torch.where(inside, gold - group.ids.start, 0), inside
-        hits = gold.unsqueeze(1) == self._tensor(group, gold.device)
-        return hits.to(torch.int8).argmax(dim=1), hits.any(dim=1)
+        found = self._bin_of_id(group, gold.device)[gold.clamp(0, self.spec.vocab_size - 1)]
+        inside = (found >= 0) & (gold >= 0) & (gold < self.spec.vocab_size)
+        return torch.where(inside, found, 0), inside
+
+    def betas(self, like: Tensor) -> Tensor:
+        """`BETAS` in the dtype and on the device of a tensor."""
+        key = (like.dtype, like.device)
+        if key not in self._betas:
+            self._betas[key] = to_device(torch.tensor(BETAS, dtype=like.dtype), like.device)
+        return self._betas[key]
 
     def _tensor(self, group: Group, device: torch.device) -> Tensor:
         key = (group.name, device)
         if key not in self._ids:
-            self._ids[key] = torch.tensor(list(group.ids), device=device)
+            self._ids[key] = to_device(torch.tensor(list(group.ids)), device)
         return self._ids[key]
+
+    def _bin_of_id(self, group: Group, device: torch.device) -> Tensor:
+        """For each id of the vocabulary its bin in the group, or −1."""
+        key = (group.name, device)
+        if key not in self._bins:
+            bins = torch.full((self.spec.vocab_size,), -1)
+            bins[torch.tensor(list(group.ids))] = torch.arange(len(group.ids))
+            self._bins[key] = to_device(bins, device)
+        return self._bins[key]
 
 
 def reduce_logits(
@@ -86,7 +110,7 @@ def reduce_logits(
     with plain_arithmetic(logits.device):
         parts = [
             _reduce_chunk(_take(flat, rows, part), _slice(targets, part), groups, lse_beta=lse_beta)
-            for part in _chunks(count, logits)
+            for part in _chunks(count, logits, groups.spec)
         ]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -102,10 +126,21 @@ def plain_arithmetic(device: torch.device) -> Generator[None]:
         yield
 
 
-def _chunks(count: int, logits: Tensor) -> Iterator[slice]:
+def _chunks(count: int, logits: Tensor, spec: RecordSpec) -> Iterator[slice]:
     budget = CHUNK_BYTES_CPU if logits.device.type == "cpu" else CHUNK_BYTES_DEVICE
-    step = max(1, budget // (4 * logits.shape[-1]))
+    step = max(1, budget // _peak_bytes(logits, spec))
     yield from (slice(start, start + step) for start in range(0, max(count, 1), step))
+
+
+def _peak_bytes(logits: Tensor, spec: RecordSpec) -> int:
+    """Memory that one row takes at most while it is reduced: its logits in the computing dtype, and temporaries.
+
+    Measured in float32: 9 times the row where `topk_lowest_id` sorts all of it by 8-byte keys, else 4 times.
+    """
+    width, wide = logits.shape[-1], logits.dtype == torch.float64
+    whole_row = -(-width // TILE) <= 2 * spec.k
+    inside = max((len(spec.group(name).ids) for name in spec.ordered), default=0)
+    return width * (8 if wide else 4) * (9 if whole_row else 4) + 80 * inside
 
 
 def _flat(logits: Tensor) -> Tensor:
@@ -142,11 +177,13 @@ def _reduce_chunk(x: Tensor, targets: Targets, groups: GroupIndex, *, lse_beta: 
     neighbours = {"nll_unshifted": targets.left, "nll_next": targets.right}
     probes = {name: m - _at(x, label) for name, label in neighbours.items() if label is not None}
 
+    scores = {
+        name: _ordered_scores(x, targets.gold, name, options, groups)
+        for name, options in spec.ordered.items()
+    }
     d = x.sub_(m)  # x is a private copy; from here on it holds the distances below the best logit
     group_lse = {group.name: torch.logsumexp(groups.columns(d, group), dim=1) for group in spec.groups}
-    ordered = {
-        name: _ordered(d, targets.gold, name, options, groups) for name, options in spec.ordered.items()
-    }
+    ordered = {name: found | _gate(d, name, groups) for name, found in scores.items()}
     d.clamp_(min=_FAR)
     e = torch.exp(d, out=buffer)
     t = (d * e).sum(dim=1)
@@ -167,7 +204,7 @@ def _reduce_chunk(x: Tensor, targets: Targets, groups: GroupIndex, *, lse_beta: 
     columns |= {name: gap.squeeze(1) + ln_s for name, gap in probes.items()}
     columns |= _group_columns(group_lse, ordered, ln_s)
     if lse_beta:
-        columns["lse_beta"] = _lse_beta(d, m, buffer)
+        columns["lse_beta"] = _lse_beta(d, m, buffer, groups.betas(d))
     return {name: value.float() if value.dtype == torch.float64 else value for name, value in columns.items()}
 
 
@@ -202,17 +239,22 @@ def _finite_columns(x: Tensor, buffer: Tensor) -> dict[str, Tensor]:
     return {"n_finite": n_finite.to(torch.int32), "mean_logit": mean}
 
 
-def _ordered(
-    d: Tensor, gold: Tensor, name: str, options: OrderedSpec, groups: GroupIndex
+def _ordered_scores(
+    x: Tensor, gold: Tensor, name: str, options: OrderedSpec, groups: GroupIndex
 ) -> dict[str, Tensor]:
     group = groups.spec.group(name)
     bins, _ = groups.bins(gold, group)
-    inside = groups.columns(d, group)
-    scores = ordered_columns(inside, bins, options)
-    if options.gate_at != 1.0:
-        whole, part = (torch.logsumexp(values / options.gate_at, dim=1) for values in (d, inside))
-        scores["gate"] = (whole - part).clamp(min=0.0)
-    return scores
+    return ordered_columns(groups.columns(x, group), bins, options)
+
+
+def _gate(d: Tensor, name: str, groups: GroupIndex) -> dict[str, Tensor]:
+    """The gate, where it is not taken at T = 1."""
+    at = groups.spec.ordered[name].gate_at
+    if at == 1.0:
+        return {}
+    inside = groups.columns(d, groups.spec.group(name))
+    whole, part = (torch.logsumexp(values / at, dim=1) for values in (d, inside))
+    return {"gate": (whole - part).clamp(min=0.0)}
 
 
 def _group_columns(
@@ -227,7 +269,7 @@ def _group_columns(
     return columns
 
 
-def _lse_beta(d: Tensor, m: Tensor, buffer: Tensor) -> Tensor:
+def _lse_beta(d: Tensor, m: Tensor, buffer: Tensor, betas: Tensor) -> Tensor:
     """logsumexp(β·logits) for β = ¼, ½, ¾, 3/2, 2, shape [rows, 5]: powers 1, 2, 3, 6, 8 of e^{d/4}."""
     u = torch.exp(torch.mul(d, 0.25, out=buffer), out=buffer)
     squared = u * u
@@ -236,4 +278,4 @@ def _lse_beta(d: Tensor, m: Tensor, buffer: Tensor) -> Tensor:
     sums += [cubed.sum(dim=1), cubed.mul_(cubed).sum(dim=1)]
     fourth = squared.mul_(squared)
     sums.append(fourth.mul_(fourth).sum(dim=1))
-    return torch.stack(sums, dim=1).log() + m * torch.tensor(BETAS, dtype=d.dtype, device=d.device)
+    return torch.stack(sums, dim=1).log() + m * betas

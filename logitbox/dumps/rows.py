@@ -40,11 +40,6 @@ class TokenJob:
     book: SampleBook
     types_given: frozenset[str]
 
-    @property
-    def rows(self) -> int:
-        """Rows lost if the job is dropped (an upper bound for rows still on a device)."""
-        return len(self.reduced.tensors["gold"])
-
     @cached_property
     def _batch(self) -> dict[str, Array]:
         return self.whole.wait()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import pyarrow as pa
 
 from logitbox.dumps.spec import RecordSpec
@@ -88,14 +90,26 @@ _SCALARS = (
 _VOCAB = (("id", pa.int32()), ("bytes", pa.binary()), ("special", pa.bool_()))
 
 
-def tokens_schema(spec: RecordSpec) -> pa.Schema:
+def _shape_of(spec: RecordSpec) -> tuple[tuple[str, ...], tuple[str, ...], bool, bool]:
+    """What of a spec decides the columns of `tokens`, hashable."""
+    groups = tuple(group.name for group in spec.groups)
+    return groups, tuple(spec.ordered), spec.lse_beta != "never", spec.probes
+
+
+@lru_cache(maxsize=64)
+def _tokens_schema(
+    groups: tuple[str, ...],
+    ordered: tuple[str, ...],
+    lse_beta: bool,
+    probes: bool,
+) -> pa.Schema:
     """Schema of `tokens` for one session: the fixed columns, then the groups', then the optional ones."""
     columns = [*WHERE, *_TOKEN]
-    columns += [(f"logmass_{group.name}", pa.float32()) for group in spec.groups]
-    columns += [(f"{name}_{suffix}", dtype) for name in spec.ordered for suffix, dtype in ORDERED_COLUMNS]
-    if spec.lse_beta != "never":
+    columns += [(f"logmass_{name}", pa.float32()) for name in groups]
+    columns += [(f"{name}_{suffix}", dtype) for name in ordered for suffix, dtype in ORDERED_COLUMNS]
+    if lse_beta:
         columns.append(("lse_beta", pa.list_(pa.float32())))
-    if spec.probes:
+    if probes:
         columns += [(name, pa.float32()) for name in PROBES]
     return pa.schema(columns)
 
@@ -103,4 +117,4 @@ def tokens_schema(spec: RecordSpec) -> pa.Schema:
 def table_schema(table: str, spec: RecordSpec) -> pa.Schema:
     """Schema of any table; user columns of `samples` come after the fixed ones."""
     fixed = {"samples": _SAMPLES, "batches": _BATCHES, "scalars": _SCALARS, "vocab": _VOCAB}
-    return tokens_schema(spec) if table == "tokens" else pa.schema(list(fixed[table]))
+    return _tokens_schema(*_shape_of(spec)) if table == "tokens" else pa.schema(list(fixed[table]))

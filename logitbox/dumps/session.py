@@ -20,7 +20,7 @@ from logitbox.dumps.manifest import DUMP_FILE, SESSION_FILE, Session, read_dump_
 from logitbox.dumps.schema import FORMAT_NAME, FORMAT_VERSION
 from logitbox.errors import DumpError, InputError, LogitboxError, NotADumpError
 
-_SESSION_ID = re.compile(r"\d{4,}-[0-9a-z]+")
+_SESSION_ID = re.compile(r"[0-9]{4,18}-[0-9a-z]+")
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ def open_session(path: Path, place: Place, draft: Session) -> tuple[Session, Ran
     try:
         create_dump(path)
         check_vocabulary(path, draft)
+        if place.session is not None:
+            check_ordinal(path, place.session)
         lock = RankLock(path, place.rank)
     except (LogitboxError, OSError) as error:
         failure = error  # told after the agreement: other ranks must not wait for this one forever
@@ -105,9 +107,35 @@ def _is_distributed() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
+def _sessions_present(path: Path) -> set[str]:
+    """Ids of the sessions that have a folder, finished or not."""
+    folders = (path / "sessions").glob("[0-9]*-*-r*")
+    return {name for folder in folders if _SESSION_ID.fullmatch(name := folder.name.rpartition("-r")[0])}
+
+
+def _ordinal(session: str) -> int:
+    return int(session.partition("-")[0])
+
+
 def _new_session_id(path: Path) -> str:
-    taken = [int(folder.name.split("-")[0]) for folder in (path / "sessions").glob("[0-9]*-*-r*")]
-    return f"{max(taken, default=0) + 1:04d}-{uuid.uuid4().hex[:8]}"
+    highest = max(map(_ordinal, _sessions_present(path)), default=0)
+    return f"{highest + 1:04d}-{uuid.uuid4().hex[:8]}"
+
+
+def check_ordinal(path: Path, session: str) -> None:
+    """Refuse a session id that would sort before what was recorded already; another rank's own id is none such.
+
+    Raises:
+        InputError: a session with this ordinal or a higher one is there.
+    """
+    present = _sessions_present(path)
+    highest = max(present, key=_ordinal, default=None)
+    if highest is None or session in present or _ordinal(session) > _ordinal(highest):
+        return
+    raise InputError(
+        f"{path}: session is {session!r}, but {highest!r} is there already; "
+        f"its number must be above {_ordinal(highest)}, or leave session= out"
+    )
 
 
 def create_dump(path: Path) -> None:

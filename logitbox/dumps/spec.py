@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from operator import index
@@ -22,6 +23,8 @@ BETAS: tuple[float, ...] = (0.25, 0.5, 0.75, 1.5, 2.0)
 """Inverse temperatures of the `lse_beta` column; β = 1 is the `lse` column."""
 
 MAX_TYPES = 32
+MAX_VOCABULARY = 2**31 - 1
+"""Ids are stored as int32."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 LseBeta = Literal["eval", "always", "never"]
@@ -45,7 +48,9 @@ def _whole_numbers(group: str, ids: Sequence[int]) -> tuple[int, ...]:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """A number that has a float64: an int of 400 digits has none."""
+    is_one = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_one and abs(value) <= sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -65,13 +70,14 @@ class Group:
         """Validate a user's group. Raises InputError for empty, repeated or out-of-range ids."""
         check_name(name, "group")
         kept = ids if isinstance(ids, range) and ids.step == 1 else _whole_numbers(name, ids)
-        if len(kept) == 0:
+        is_range = isinstance(kept, range)
+        if not kept:
             raise InputError(f"group {name!r} has no token ids; give at least one")
-        low, high = min(kept), max(kept)
+        low, high = (kept[0], kept[-1]) if is_range else (min(kept), max(kept))
         if low < 0 or high >= vocab_size:
             bad = low if low < 0 else high
             raise InputError(f"group {name!r} has token id {bad}; allowed are 0 to {vocab_size - 1}")
-        if len(set(kept)) != len(kept):
+        if not is_range and len(set(kept)) != len(kept):
             raise InputError(f"group {name!r} has repeated token ids; give each once")
         return cls(name, kept)
 
@@ -88,10 +94,10 @@ class Group:
         return {"name": self.name, "ids": list(self.ids)}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Group:
-        """Inverse of `to_json`."""
+    def from_json(cls, data: Mapping[str, Any], vocab_size: int) -> Group:
+        """Inverse of `to_json`, with the checks of `build`."""
         ids = range(data["start"], data["stop"]) if "start" in data else tuple(data["ids"])
-        return cls(str(data["name"]), ids)
+        return cls.build(str(data["name"]), ids, vocab_size)
 
 
 @dataclass(frozen=True)
@@ -140,8 +146,8 @@ class OrderedSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> OrderedSpec:
-        """Read what was written; options of later minor additions are ignored."""
-        return cls(**{f.name: data[f.name] for f in fields(cls) if f.name in data})
+        """Read what was written, with the checks of `build`; options of later minor additions are ignored."""
+        return cls.build("of session.json", {f.name: data[f.name] for f in fields(cls) if f.name in data})
 
     @property
     def gate_at(self) -> float:
@@ -209,17 +215,52 @@ class RecordSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RecordSpec:
-        """Read what `to_json` wrote; keys of later minor additions are ignored."""
+        """Read what `to_json` wrote, within the limits of `build_spec`; keys of later minor additions are ignored."""
+        vocab_size, k = index(data["vocab_size"]), index(data["k"])
+        _check_sizes(vocab_size, k)
+        groups = tuple(Group.from_json(group, vocab_size) for group in data["groups"])
+        ordered = {str(name): OrderedSpec.from_json(options) for name, options in data["ordered"].items()}
+        _check_ordered(ordered, groups)
+        _check_modes(data["lse_beta"], data["scope"])
         return cls(
-            vocab_size=int(data["vocab_size"]),
-            k=int(data["k"]),
-            groups=tuple(Group.from_json(group) for group in data["groups"]),
-            ordered={str(name): OrderedSpec.from_json(options) for name, options in data["ordered"].items()},
-            types=TokenTypes(tuple(data["types"]["names"]), bool(data["types"]["partition"])),
+            vocab_size=vocab_size,
+            k=k,
+            groups=groups,
+            ordered=ordered,
+            types=TokenTypes.build(
+                TokenTypes(tuple(data["types"]["names"]), bool(data["types"]["partition"]))
+            ),
             probes=bool(data["probes"]),
             lse_beta=cast("LseBeta", data["lse_beta"]),
             scope=cast("Scope", data["scope"]),
         )
+
+
+def _check_sizes(vocab_size: int, k: int | None) -> None:
+    if not 1 <= vocab_size <= MAX_VOCABULARY:
+        raise InputError(
+            f"vocabulary size is {vocab_size}; it must be at least 1 and at most {MAX_VOCABULARY}"
+        )
+    if k is not None and not 1 <= k <= vocab_size:
+        raise InputError(
+            f"k is {k}; allowed are 1 to the vocabulary size {vocab_size} (leave k out to have it clamped)"
+        )
+
+
+def _check_modes(lse_beta: object, scope: object) -> None:
+    if lse_beta not in ("eval", "always", "never"):
+        raise InputError(f"lse_beta is {lse_beta!r}; allowed are 'eval', 'always' and 'never'")
+    if scope not in ("supervised", "all"):
+        raise InputError(f"scope is {scope!r}; allowed are 'supervised' and 'all'")
+
+
+def _check_ordered(ordered: Mapping[str, object], groups: Sequence[Group]) -> None:
+    names = [group.name for group in groups]
+    if len(set(names)) != len(names):
+        raise InputError(f"groups {names} repeat a name; give each once")
+    for name in ordered:
+        if name not in names:
+            raise InputError(f"ordered names {name!r}, which is no group; groups are {names}")
 
 
 DEFAULT_K = 32
@@ -240,24 +281,13 @@ def build_spec(
 
     `k=None` means 32, clamped to the vocabulary; an explicit k above it is an InputError.
     """
-    if vocab_size < 1:
-        raise InputError(f"vocabulary size is {vocab_size}; it must be at least 1")
-    if k is not None and not 1 <= k <= vocab_size:
-        raise InputError(
-            f"k is {k}; allowed are 1 to the vocabulary size {vocab_size} (leave k out to have it clamped)"
-        )
+    _check_sizes(vocab_size, k)
     mode = (
         {True: "always", False: "never"}.get(lse_beta, lse_beta) if isinstance(lse_beta, bool) else lse_beta
     )
-    if mode not in ("eval", "always", "never"):
-        raise InputError(f"lse_beta is {lse_beta!r}; allowed are 'eval', 'always' and 'never'")
-    if scope not in ("supervised", "all"):
-        raise InputError(f"scope is {scope!r}; allowed are 'supervised' and 'all'")
+    _check_modes(mode, scope)
     built = tuple(Group.build(name, ids, vocab_size) for name, ids in (groups or {}).items())
-    names = [group.name for group in built]
-    for name in ordered or {}:
-        if name not in names:
-            raise InputError(f"ordered names {name!r}, which is no group; groups are {names}")
+    _check_ordered(ordered or {}, built)
     return RecordSpec(
         vocab_size=vocab_size,
         k=min(DEFAULT_K, vocab_size) if k is None else k,
@@ -265,6 +295,6 @@ def build_spec(
         ordered={name: OrderedSpec.build(name, options) for name, options in (ordered or {}).items()},
         types=TokenTypes.build(types),
         probes=probes,
-        lse_beta=mode,
+        lse_beta=cast("LseBeta", mode),
         scope=scope,
     )

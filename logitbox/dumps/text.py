@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -10,11 +10,15 @@ from dataclasses import dataclass
 class TokenText:
     """The bytes of each token id; ids without known bytes are shown as `<id>`."""
 
-    tokens: Sequence[bytes]
+    tokens: Sequence[bytes] | Mapping[int, bytes]
+    """All from 0 on, or those that are known."""
 
     def raw(self, token_id: int) -> bytes:
         """Bytes of one token."""
-        if 0 <= token_id < len(self.tokens):
+        known = (
+            token_id in self.tokens if isinstance(self.tokens, Mapping) else 0 <= token_id < len(self.tokens)
+        )
+        if known:
             return self.tokens[token_id]
         return f"<{token_id}>".encode()
 

@@ -19,12 +19,12 @@ class Pending:
     """Columns on their way to the host; `wait` is called on the writer thread."""
 
     tensors: Mapping[str, Tensor]
-    done: torch.cuda.Event | None = None
+    done: tuple[torch.cuda.Event, ...] = ()
 
     def wait(self) -> dict[str, Array]:
         """The columns as NumPy arrays, once they have arrived."""
-        if self.done is not None:
-            self.done.synchronize()
+        for event in self.done:
+            event.synchronize()
         return {name: tensor.detach().cpu().numpy() for name, tensor in self.tensors.items()}
 
 
@@ -38,24 +38,27 @@ class HostCopier:
 
     def start(self, tensors: Mapping[str, Tensor]) -> Pending:
         """Begin the copy of private tensors (nobody else will write to them); returns at once."""
-        device = next((t.device for t in tensors.values() if t.is_cuda), None)
-        if device is None:
-            return Pending(dict(tensors))
-        stream = self._stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        done = torch.cuda.Event()
-        with torch.cuda.stream(stream):
-            host = {name: self._copy(tensor, stream) for name, tensor in tensors.items()}
-            done.record(stream)
+        host = dict(tensors)
+        devices = {t.device for t in tensors.values() if t.is_cuda}
+        done = tuple(self._copy(host, device) for device in sorted(devices, key=str))
         return Pending(host, done)
 
-    def _copy(self, tensor: Tensor, stream: torch.cuda.Stream) -> Tensor:
-        if not tensor.is_cuda:
-            return tensor
-        target = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
-        target.copy_(tensor, non_blocking=True)
-        tensor.record_stream(stream)
-        return target
+    def _copy(self, tensors: dict[str, Tensor], device: torch.device) -> torch.cuda.Event:
+        """Replace one device's tensors by host copies on their way; the event says when they have arrived."""
+        stream = self._stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        done = torch.cuda.Event(
+            blocking=True
+        )  # the writer's wait must not spin on a core that training needs
+        with torch.cuda.stream(stream):
+            for name, tensor in tensors.items():
+                if tensor.device == device:
+                    target = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
+                    target.copy_(tensor, non_blocking=True)
+                    tensor.record_stream(stream)
+                    tensors[name] = target
+            done.record(stream)
+        return done
 
     def _stream(self, device: torch.device) -> torch.cuda.Stream:
         if device not in self._streams:

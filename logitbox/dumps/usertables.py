@@ -22,11 +22,6 @@ class TableJob:
     name: str
     table: pa.Table
 
-    @property
-    def rows(self) -> int:
-        """Rows lost if the job is dropped."""
-        return self.table.num_rows
-
     def tables(self) -> tuple[tuple[str, pa.Table], ...]:
         """The rows, under their table's name."""
         return ((self.name, self.table),)
@@ -38,11 +33,6 @@ class SamplesJob:
 
     table: pa.Table
     book: SampleBook
-
-    @property
-    def rows(self) -> int:
-        """Rows lost if the job is dropped."""
-        return self.table.num_rows
 
     def tables(self) -> tuple[tuple[str, pa.Table], ...]:
         """The rows of the `samples` table."""

@@ -86,7 +86,7 @@ def draw_bars(ax: Axes, data: Bars, label: str, color: str = BLUE) -> None:
     right = max(float(ends.max()), 1e-12) if len(ends) else 1.0
     for place, (value, end) in enumerate(zip(data.value, ends, strict=True)):
         ax.text(end + 0.015 * right, place, f"{value:.4f}", va="center", ha="left")
-    ax.set_yticks(places, [shorten(name, 40) for name in data.labels])
+    ax.set_yticks(places, [shorten(drawable(name, spaces=False), 40) for name in data.labels])
     ax.set_ylim(len(places) - 0.5, -0.5)
     ax.set_xlim(0, right * 1.22)
     if 0.8 < right <= 1:

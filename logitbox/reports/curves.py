@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from logitbox.analysis.metrics import Metrics
+from logitbox.dumps.measures import phase_prefix
 from logitbox.errors import InputError
 from logitbox.reports.style import CYCLE, DASHES, place_legend
+from logitbox.reports.texts import drawable
 
 MAX_POINTS, FIGURE_POINTS = 400, 1600
 """Points drawn per line and per figure: a long run's figure must stay small."""
@@ -34,13 +36,9 @@ class Curve:
     high: Float
 
 
-def prefixes(keys: Sequence[str]) -> list[str]:
-    """Key prefixes of the phases in a metrics frame ("" for train), told by the counts each phase has."""
-    return [key.removesuffix("n_tokens") for key in dict.fromkeys(keys) if _is_count(key)]
-
-
-def _is_count(key: str) -> bool:
-    return key == "n_tokens" or (key.endswith("_n_tokens") and "/" not in key)
+def prefixes(result: Metrics) -> list[str]:
+    """Key prefixes of the phases in a result ("" for train)."""
+    return [phase_prefix(phase) for phase in result.phases]
 
 
 def prepare_curves(result: Metrics, keys: str | Sequence[str] = "nll") -> list[Curve]:
@@ -59,7 +57,11 @@ def prepare_curves(result: Metrics, keys: str | Sequence[str] = "nll") -> list[C
             "these metrics are not split by step; ask for metrics(dump, by='step') to draw curves"
         )
     known = frame["key"].unique(maintain_order=True).to_list()
-    wanted = [key for name in ([keys] if isinstance(keys, str) else keys) for key in _matching(name, known)]
+    wanted = [
+        key
+        for name in ([keys] if isinstance(keys, str) else keys)
+        for key in _matching(name, known, prefixes(result))
+    ]
     by = [name for name in frame.columns if name not in _VALUES]
     rows = frame.filter(pl.col("key").is_in(wanted) & pl.col("value").is_not_null())
     order = pl.col("key").replace_strict({key: i for i, key in enumerate(wanted)}, return_dtype=pl.Int64)
@@ -67,8 +69,8 @@ def prepare_curves(result: Metrics, keys: str | Sequence[str] = "nll") -> list[C
     return [_curve([str(part) for part in parts if part not in ("", None)], part) for parts, part in groups]
 
 
-def _matching(name: str, known: Sequence[str]) -> list[str]:
-    found = [key for key in dict.fromkeys(prefix + name for prefix in prefixes(known)) if key in known]
+def _matching(name: str, known: Sequence[str], before: Sequence[str]) -> list[str]:
+    found = [key for key in dict.fromkeys(prefix + name for prefix in before) if key in known]
     if name in known and name not in found:
         found.append(name)
     if not found:
@@ -124,7 +126,7 @@ def draw_curves(
         ax.plot(
             curve.step,
             curve.value,
-            label=curve.label,
+            label=drawable(curve.label, spaces=False),
             color=color,
             linestyle=dash,
             marker=marker,
@@ -132,17 +134,28 @@ def draw_curves(
         )
         if len(curves) <= _MAX_BANDS and np.isfinite(curve.low).any():
             ax.fill_between(curve.step, curve.low, curve.high, color=color, alpha=0.18, linewidth=0)
-    for whole in overlay:
-        curve = thinned(whole, limit)
-        color = colors.get(curve.key, CYCLE[-1])
-        ax.plot(curve.step, curve.value, label=curve.label, color=color, linestyle=(0, (2, 2)), linewidth=0.9)
+    _draw_overlay(ax, overlay, colors, limit)
     ax.set_xlabel("step")
-    ax.set_ylabel(label)
+    ax.set_ylabel(drawable(label, spaces=False))
     if is_share:
         _fit_share(ax, curves)
     if len(curves) + len(overlay) > 1:
         longest = max(len(curve.label) for curve in (*curves, *overlay))
         place_legend(ax, columns=3 if longest < 12 else 2 if longest < 26 else 1)
+
+
+def _draw_overlay(ax: Axes, overlay: Sequence[Curve], colors: Mapping[str, str], limit: int) -> None:
+    for whole in overlay:
+        curve = thinned(whole, limit)
+        color = colors.get(curve.key, CYCLE[-1])
+        ax.plot(
+            curve.step,
+            curve.value,
+            label=drawable(curve.label, spaces=False),
+            color=color,
+            linestyle=(0, (2, 2)),
+            linewidth=0.9,
+        )
 
 
 def _fit_share(ax: Axes, curves: Sequence[Curve]) -> None:

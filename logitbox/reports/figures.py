@@ -60,7 +60,7 @@ def _calibration(result: Calibration, ax: Axes | None = None, **options: Any) ->
 def _metrics(result: Metrics, ax: Axes | None = None, keys: str | Sequence[str] = "nll") -> Axes:
     curves = prepare_curves(result, keys)
     is_share = all(curve.key.endswith(("_acc", "_top5", "_frac", "confidence")) for curve in curves)
-    known = prefixes(result.frame["key"].to_list())
+    known = prefixes(result)
     bare = {
         curve.key.removeprefix(max(filter(curve.key.startswith, known), key=len, default=""))
         for curve in curves

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from logitbox.analysis.tallying import Progress, tally_dump
 from logitbox.dumps.dump import Dump
 from logitbox.errors import InputError
+from logitbox.reports import texts
 from logitbox.reports.sections import calibration, curves, explain, flips, head, logged, recording, tokens
 from logitbox.reports.sections.pieces import groups_of, is_monitor
 from logitbox.reports.streams import Material, gather
@@ -24,10 +26,10 @@ MAX_TOKENS = 200
 def report(
     dump: Dump,
     path: str | PathLike[str],
+    *,
     title: str | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
-    *,
     n_tokens: int = 20,
 ) -> Path:
     """Write a report: one HTML file without scripts, that loads nothing from anywhere.
@@ -62,11 +64,17 @@ def render(material: Material, title: str | None = None, n_tokens: int = 20) -> 
     environment = Environment(
         loader=PackageLoader("logitbox.reports"),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(_content(material, title, n_tokens))
+
+
+def _shown(value: object) -> object:
+    """Names come from users: nothing in them may break the page or hide in it. What is markup is made already."""
+    return texts.plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _content(material: Material, title: str | None, n_tokens: int) -> dict[str, Any]:

@@ -11,12 +11,12 @@ import polars as pl
 from logitbox.analysis.calibration import Calibration, calibration_of_tally
 from logitbox.analysis.explain import Explanation, explain_of_tally
 from logitbox.analysis.metrics import Metrics, metrics_of_tally, registered
-from logitbox.analysis.populations import ALL, rest_of
+from logitbox.analysis.populations import ALL, INTERNAL, rest_of
 from logitbox.analysis.registry import Metric
 from logitbox.analysis.tally import Tally
 from logitbox.dumps.dump import Dump
+from logitbox.dumps.measures import phase_prefix
 from logitbox.reports import texts
-from logitbox.reports.curves import prefixes
 
 MAX_STREAMS, MAX_TYPES, MAX_GROUPS = 6, 12, 4
 
@@ -55,8 +55,10 @@ class Stream:
     @property
     def verdict(self) -> str:
         """Accuracy and loss in a line."""
-        n, lost = self.value("n_tokens") or 0, self.value("n_nonfinite") or 0
-        left_out = f"{texts.count(lost)} with NaN or infinite values left out" if lost else ""
+        n, lost, repeated = (self.value(key) or 0 for key in ("n_tokens", "n_nonfinite", "n_duplicate"))
+        some = [f"{texts.count(lost)} with NaN or infinite values"] if lost else []
+        some += [f"{texts.count(repeated)} repeated by a sampler"] if repeated else []
+        left_out = f"{' and '.join(some)} left out" if some else ""
         if not n:
             return f"no finite supervised tokens ({left_out})"
         accuracy, nll, perplexity = (self.value(key) for key in ("token_acc", "nll", "perplexity"))
@@ -103,7 +105,7 @@ class Material:
         """`by_step` of one stream."""
         frame = self.by_step.frame
         here = (pl.col("phase") == stream.phase) & (pl.col("dataset") == stream.dataset)
-        return Metrics(frame.filter(here), self.by_step.verdict)
+        return Metrics(frame.filter(here), self.by_step.verdict, (stream.phase,))
 
 
 def gather(dump: Dump, tally: Tally) -> Material:
@@ -151,7 +153,7 @@ def _stream(phase: str, dataset: str, tally: Tally, by_step: Metrics) -> Stream:
         step=last,
         steps=len(steps),
         passes=view.cells["pass"].n_unique(),
-        prefix=prefixes(frame["key"].to_list())[0],
+        prefix=phase_prefix(phase),
         frame=frame,
         calibration=calibration_of_tally(view, ("step",)),
         explanation=explain_of_tally(view),
@@ -166,7 +168,7 @@ def _largest(tally: Tally, names: Sequence[str], most: int) -> list[str]:
 
 
 def _is_shown(metric: Metric, left_out: set[str]) -> bool:
-    if metric.population in left_out or metric.population in {rest_of(name) for name in left_out}:
+    if metric.population.removesuffix(INTERNAL) in {*left_out, *map(rest_of, left_out)}:
         return False
     return metric.quantity not in {
         f"{of}_{name}" for name in left_out for of in ("is", "mass", "top_in", "top_out")

@@ -32,11 +32,16 @@ def _visible(char: str, *, spaces: bool) -> str:
     return f"\\u{ord(char):04x}" if category == "Zs" else char
 
 
-def drawable(text: str) -> str:
+def plain(text: str) -> str:
+    """Text for a page: `visible`, but spaces of every kind are left as they are."""
+    return "".join(char if unicodedata.category(char) == "Zs" else visible(char) for char in text)
+
+
+def drawable(text: str, *, spaces: bool = True) -> str:
     """`visible` text with characters that matplotlib's present font lacks escaped: it would draw empty boxes."""
     font = findfont(FontProperties())
     return "".join(
-        char if _has_glyph(font, char) else f"\\u{ord(char):04x}" for char in visible(text, spaces=True)
+        char if _has_glyph(font, char) else f"\\u{ord(char):04x}" for char in visible(text, spaces=spaces)
     )
 
 

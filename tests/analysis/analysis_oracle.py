@@ -129,7 +129,7 @@ def basic(tokens: list[dict[str, Any]]) -> dict[str, tuple[float | None, int]]:
     """Key to (value, n) of what every population has; scikit-learn where it has the thing."""
     good = [t for t in tokens if t["finite"]]
     n = len(good)
-    counts = {"n_tokens": (float(n), n), "n_nonfinite": (float(len(tokens) - n), n)}
+    counts = {"n_tokens": (float(n), n), "n_nonfinite": (float(len(tokens) - n), n), "n_duplicate": (0.0, n)}
     if not n:
         keys = ("token_acc", "token_acc_top5", "nll", "perplexity", "entropy", "confidence")
         return dict.fromkeys(keys, (None, 0)) | counts
@@ -179,6 +179,7 @@ def everything(tokens: list[dict[str, Any]]) -> dict[str, tuple[float | None, in
     found["coord_softce_w1/coord_vocab_mass"] = _mean(kinds["coord"], lambda t: t["mass"])
     count = sum(t["finite"] for t in kinds["coord"])
     found["coord_softce_w1/coord_tokens"] = (float(count), count)
+    found["coord_softce_w1/n_nonfinite"] = (0.0, count)
     found["coord_bin_error"] = _mean(kinds["coord"], lambda t: t["bin_error"])
     found["coord_top_bin_error"] = _mean(kinds["coord"], lambda t: t["top_bin_error"])
     return found

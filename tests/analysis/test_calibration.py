@@ -43,7 +43,7 @@ def recorded_confidence(dump):
 )
 @pytest.mark.parametrize("bins", [10, 15, 20, 25])
 def test_ece_mce_and_table(dump, by, bins):
-    result = calibration(dump, by, bins)
+    result = calibration(dump, by, bins=bins)
     names = [n for n in ([by] if isinstance(by, str) else by or []) if n not in ("phase", "type")]
     frame = recorded_confidence(dump)
     types = {

@@ -122,7 +122,9 @@ def check(frame, ids_of):
         first, probability = row["alternatives"].split(" · ")[0].rsplit(" ", 1)
         assert first == row["top_text"]
         assert float(probability) == pytest.approx(row["p_top"], abs=6e-4)
-        assert [one["text"] for one in row["best"]] == [WORDS[one["id"]].replace("\n", "\\n") for one in row["best"]]
+        assert [one["text"] for one in row["best"]] == [
+            WORDS[one["id"]].replace("\n", "\\n") for one in row["best"]
+        ]
         assert row["best"][0]["p"] == pytest.approx(row["p_top"], rel=1e-6)
         at = [i for i, one in enumerate(row["best"]) if one["id"] == row["gold"]]
         assert at == [row["rank"]] if row["rank"] < len(row["best"]) else at == []

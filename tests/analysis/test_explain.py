@@ -22,7 +22,7 @@ def cell_of(token):
 
 @pytest.mark.parametrize("by", [None, "dataset", ["phase", "step"], "source", "type"])
 def test_cells(dump, tokens, by):
-    frame = explain(dump, by).frame
+    frame = explain(dump, by=by).frame
     names = [n for n in ([by] if isinstance(by, str) else by or []) if n not in ("phase", "type")]
     assert frame.columns[: len(names) + 2] == ["phase", *names, "type"]
     belongs = {"": lambda t: True, "coord": lambda t: t["gold"] in COORD, "desc": lambda t: t["is_desc"]}
@@ -51,7 +51,7 @@ def test_cells(dump, tokens, by):
 
 
 def test_parts_add_up_to_the_metrics_and_bounds_hold(dump):
-    result = explain(dump, "step").frame
+    result = explain(dump, by="step").frame
     table = metrics(dump, "step").frame
     for (phase, step), rows in result.filter(type="").group_by("phase", "step"):
         prefix = "" if phase == "train" else f"{phase}_"
@@ -70,7 +70,7 @@ def test_parts_add_up_to_the_metrics_and_bounds_hold(dump):
 
 def test_the_verdict_pools_whatever_the_split(dump, tokens):
     told = str(explain(dump))
-    assert told == str(explain(dump, "step"))
+    assert told == str(explain(dump, by="step"))
     mine = [t for t in tokens if t["phase"] == "eval" and t["finite"]]
     lost = sum(t["phase"] == "eval" for t in tokens) - len(mine)
     bad = [t for t in mine if cell_of(t) == "wrong_likely"]
@@ -84,5 +84,5 @@ def test_the_verdict_pools_whatever_the_split(dump, tokens):
 
 def test_errors(dump):
     with pytest.raises(InputError, match="by names 'nope'"):
-        explain(dump, "nope")
+        explain(dump, by="nope")
     assert explain(dump).frame.schema["mean_nll"] == pl.Float64

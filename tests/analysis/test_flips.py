@@ -14,7 +14,7 @@ from logitbox.dumps.recorder import Recorder
 
 
 def test_rates_and_masses_are_those_of_metrics(dump):
-    result = flips(dump, "step")
+    result = flips(dump, by="step")
     frame = metrics(dump, "step").frame
     assert result.frame.equals(frame.filter(pl.col("key").str.contains("coord_monitor/")))
     assert result.rates.height == 4 * 9
@@ -51,7 +51,7 @@ def test_verdicts(dump, tmp_path):
     whole = flips(dump)
     worst = whole.rates.drop_nulls("value").sort("value", descending=True).row(0, named=True)
     assert str(whole) == f"highest flip rate: {worst['key']} = {worst['value']:.4f} of {worst['n']:,} tokens"
-    assert " at step " in str(flips(dump, "step"))
+    assert " at step " in str(flips(dump, by="step"))
     with Recorder(tmp_path / "plain", V) as rec:
         rec.record(torch.randn(3, V), torch.tensor([1, 2, 3]))
     assert str(flips(open_dump(tmp_path / "plain"))).startswith(

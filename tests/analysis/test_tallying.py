@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import multiprocessing
 import shutil
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -56,7 +59,10 @@ def test_the_same_to_the_bit_on_every_executor_and_from_the_cache(path):
         shutil.rmtree(path / "tallies")
         told.clear()
         with make() as executor:
-            same_bits(serial, tally_dump(dump, executor=executor, per_step=True, progress=lambda *at: told.append(at)))
+            same_bits(
+                serial,
+                tally_dump(dump, executor=executor, per_step=True, progress=lambda *at: told.append(at)),
+            )
         assert len(told) == len(tasks(dump))
 
 
@@ -92,6 +98,24 @@ def test_new_sources_are_seen_in_spite_of_the_cache(path):
     assert "new" in after["source"].to_list()
 
 
+def odd_bodies(body):
+    """What is whole but no tally: nothing, too few or too many frames, other frames, other bytes."""
+    size = 8 + int.from_bytes(body[:8], "little")
+    stream = io.BytesIO()
+    pl.DataFrame({"type": [""], "x": [1]}).write_ipc(stream)
+    other = len(stream.getvalue()).to_bytes(8, "little") + stream.getvalue()
+    return (
+        b"",
+        body[:size],
+        body[size:],
+        body + body[:size],
+        other * 3,
+        body[:size] + other * 2,
+        b"x" * 99,
+        body[:-20],
+    )
+
+
 def test_a_broken_or_missing_cache_is_harmless(path):
     dump = open_dump(path)
     fresh = tally_dump(dump)
@@ -105,6 +129,7 @@ def test_a_broken_or_missing_cache_is_harmless(path):
         data[:-9] + bytes([data[-9] ^ 1]) + data[-8:],
         data + b"x",
         stored[1].read_bytes()[:32] + data[32:],
+        *(hashlib.sha256(body).digest() + body for body in odd_bodies(data[32:])),
     ):
         stored[0].write_bytes(broken)
         same_bits(fresh, tally_dump(dump))
@@ -175,3 +200,16 @@ def test_histograms_per_step_are_kept_on_request_only(path):
     with pytest.raises(InputError, match=r"make it with tally_dump\(dump, per_step=True\)"):
         calibration_of_tally(plain, ["step"])
     assert calibration_of_tally(whole, ["step"]).frame.equals(calibration(dump, by="step").frame)
+
+
+def test_a_manifest_that_promises_columns_the_shards_lack(path):
+    """The error names the shard and the column."""
+    manifest = min((path / "sessions").glob("*/session.json"))
+    told = json.loads(manifest.read_text())
+    spec = told["record"]
+    spec["groups"].append({**spec["groups"][0], "name": "extra"})
+    manifest.write_text(json.dumps(told))
+    with pytest.raises(
+        DamagedDumpError, match=r"shard tokens/\S+ has no column 'logmass_extra'.*session.json"
+    ):
+        tally_dump(open_dump(path))

@@ -89,3 +89,21 @@ def test_gradients(spec: OrderedSpec) -> None:
     assert torch.autograd.gradcheck(
         lambda x: tuple(ordered_columns(x, gold, spec)[name] for name in ("soft_ce", "w1", "mean")), logits
     )
+
+
+@pytest.mark.parametrize("off", [0.0, 0.7])
+@pytest.mark.parametrize("base", [0.0, -60.0])
+def test_a_thousand_bins_in_float32(off: float, base: float) -> None:
+    """Sums over 1000 bins do not add up the rounding; a perfectly placed prediction costs nothing."""
+    n_bins, spec = 1000, OrderedSpec()
+    gold = torch.randint(0, n_bins, (200,))
+    center = gold.double() + off * torch.randn(200, dtype=torch.float64)
+    logits = (base - 0.5 * ((torch.arange(n_bins) - center.unsqueeze(1)) / spec.sigma) ** 2).float()
+    got = ordered_columns(logits, gold, spec)
+    assert got["w1"].dtype == torch.float32
+    p = logits.double().softmax(dim=1)
+    q = gaussian_target(gold, n_bins, spec, torch.float64)
+    want = (p - q).cumsum(dim=1).abs().sum(dim=1)
+    assert torch.allclose(got["w1"].double(), want, rtol=1e-6, atol=1e-6)
+    if off == 0.0 and base == 0.0:
+        assert float(got["w1"].max()) <= 1e-6

@@ -17,7 +17,7 @@ from dumps_oracle import as_float64, nll, spec_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from logitbox.dumps import recorder as recorder_module
+from logitbox.dumps import intake as intake_module
 from logitbox.dumps.dump import open_dump
 from logitbox.dumps.flags import Flag
 from logitbox.dumps.hostbatch import select_rows
@@ -210,7 +210,7 @@ def test_recorded_rows_equal_a_loop_over_tokens(case: Case, tmp_path_factory: py
 def test_the_path_of_a_device_records_the_same(case: Case, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Labels on a device: all rows are reduced, and the writer keeps the right ones."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recorder_module, "select_rows", lambda plan, now: select_rows(plan, now=not now))
+        patch.setattr(intake_module, "select_rows", lambda plan, now: select_rows(plan, now=not now))
         table = record(case, tmp_path_factory.mktemp("d") / "dump")
     compare(case, table)
 

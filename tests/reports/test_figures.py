@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import logitbox as lb
+from logitbox.analysis.metrics import Metrics
 from logitbox.analysis.results import Result
 from logitbox.errors import InputError
 from logitbox.reports.bars import flip_words, prepare_flips, prepare_tokens
@@ -72,7 +73,7 @@ def test_curves_are_token_means_per_step(recorded):
 
 def test_curve_keys(recorded):
     result = lb.metrics(recorded.dump, by="step")
-    assert sorted(prefixes(result.frame["key"].to_list())) == ["", "eval_"]
+    assert sorted(prefixes(result)) == ["", "eval_"]
     assert [curve.key for curve in prepare_curves(result, "eval_nll")] == ["eval_nll"]
     with pytest.raises(InputError, match="keys names 'accuracy'"):
         prepare_curves(result, "accuracy")
@@ -88,11 +89,10 @@ def test_every_line_has_a_look_of_its_own(recorded):
     assert len(looks) == len(labels) == 10
 
 
-def test_prefixes_are_not_taken_from_token_counts_of_groups():
-    assert prefixes(["n_tokens", "x_n_softce_w1/x_n_tokens", "coord_tokens", "eval_n_tokens"]) == [
-        "",
-        "eval_",
-    ]
+def test_prefixes_are_those_of_the_phases(recorded):
+    """Not taken from keys: phases and groups may be called anything."""
+    frame = lb.metrics(recorded.dump, by="step").frame
+    assert prefixes(Metrics(frame, "", ("train", "a/n_tokens"))) == ["", "a/n_tokens_"]
 
 
 def test_thinning_keeps_both_ends_and_the_cap():

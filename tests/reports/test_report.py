@@ -269,3 +269,46 @@ def test_passes_at_one_step_are_pooled_and_said_to_be(tmp_path, parse):
     page = parse(lb.report(lb.open(tmp_path / "twice"), tmp_path / "t.html").read_text(encoding="utf-8"))
     assert page.cells["eval_n_tokens"] == "6"
     assert "all passes over the data at that step together" in page.sections["metrics"]
+
+
+@pytest.mark.parametrize("phase", ["eval/math", "a\nb\x1b[31m", "x: y", "n_tokens", "a/n_tokens"])
+def test_any_phase_and_dataset(phase, parse, tmp_path):
+    """Keys are found by the phase, whatever it is called; control characters neither break nor hide in the page."""
+    torch.manual_seed(0)
+    vocabulary = {"vocab": 24, "groups": {"coord": range(12, 24)}, "types": ["desc"]}
+    with Recorder(tmp_path / "d", **vocabulary) as rec:
+        for step in range(2):
+            for dataset in ("", phase):
+                labels = torch.randint(0, 24, (3, 8))
+                rec.record(torch.randn(3, 8, 24), labels, step, phase, dataset, types={"desc": labels < 6})
+        rec.samples({"sample": [0], "dataset": [phase], "key": [phase], "source": [phase]})
+        rec.scalars(1, {f"{phase}_loss": 1.0}, phase=phase)
+    dump = lb.open(tmp_path / "d")
+    text = lb.report(dump, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text)
+    page = parse(text)
+    escaped = phase.replace("\n", "↵").replace("\x1b", "\\u001b")
+    assert {f"{escaped}_token_acc", f"{escaped}_coord_nll"} <= set(page.cells)
+    assert f"At a glance: {escaped}" in page.sections["glance"]
+    assert page.sections["glance"].count(f"Calibration {escaped}: ") == 0
+    for keys in ("nll", [f"{phase}_nll"]):
+        assert lb.metrics(dump, by=["step", "dataset"]).plot(keys=keys).get_lines()
+    lb.flips(dump).plot()
+
+
+def test_repeated_rows_and_infinite_losses_are_told(parse, tmp_path):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(3, 8, 24), torch.randint(0, 24, (3, 8))
+    labels[:, 1] = 14
+    logits[1, 0, 13] = -torch.inf
+    flags = {"duplicate": (torch.arange(3) == 2)[:, None].expand(3, 8)}
+    with Recorder(tmp_path / "d", 24, groups={"coord": range(12, 24)}, ordered={"coord": {}}) as rec:
+        rec.record(logits, labels, phase="eval", flags=flags)
+    page = parse(lb.report(lb.open(tmp_path / "d"), tmp_path / "r.html").read_text(encoding="utf-8"))
+    glance = page.sections["glance"]
+    assert "7 tokens of rows that a sampler repeated" in glance
+    assert "1 token whose coord loss is NaN or infinite" in glance
+    assert "7 repeated by a sampler left out" in glance
+    assert "21 supervised tokens" in " ".join(page.text)
+    assert page.cells["eval_n_duplicate"] == "7"
+    assert page.cells["eval_coord_softce_w1/n_nonfinite"] == "1"

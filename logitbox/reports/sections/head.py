@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from logitbox.analysis.leftout import left_out_of_loss
 from logitbox.analysis.populations import ALL
 from logitbox.dumps.dump import Dump
 from logitbox.reports import texts
@@ -39,8 +40,9 @@ def build(material: Material, title: str | None) -> Head:
     whole = material.tally.cells.filter(pl.col("type") == ALL)
     dump, main = material.dump, material.main
     sessions = {session.session for session in dump.sessions}
+    recorded = sum(int(whole[name].sum()) for name in ("n", "n_nonfinite", "n_duplicate"))
     facts = (
-        texts.plural(int(whole["n"].sum()) + int(whole["n_nonfinite"].sum()), "supervised token"),
+        texts.plural(recorded, "supervised token"),
         texts.plural(whole["step"].n_unique(), "step"),
         texts.plural(whole.select("phase", "dataset").n_unique(), "phase or dataset", "phases and datasets"),
         texts.plural(len(sessions), "session"),
@@ -106,8 +108,7 @@ def _verdicts(material: Material) -> tuple[tuple[str, str], ...]:
 
 def _without_phase(verdict: str, phases: set[str]) -> str:
     """The heading names the phase already."""
-    start, _, rest = verdict.partition(": ")
-    return rest if start in phases else verdict
+    return next((verdict.removeprefix(f"{p}: ") for p in phases if verdict.startswith(f"{p}: ")), verdict)
 
 
 def _costliest(material: Material) -> str:
@@ -152,6 +153,15 @@ def _left_out(dump: Dump, whole: pl.DataFrame) -> list[str]:
         )
     if lost := int(whole["n_nonfinite"].sum()):
         told.append(f"{texts.plural(lost, 'token')} with NaN or infinite values: counted, but in no mean.")
+    if repeated := int(whole["n_duplicate"].sum()):
+        told.append(
+            f"{texts.plural(repeated, 'token')} of rows that a sampler repeated to fill its last batch: counted, "
+            "but in no mean."
+        )
+    told += [
+        f"{texts.plural(n, 'token')} whose {group} loss is NaN or infinite: in no mean of that group's loss."
+        for group, n in left_out_of_loss(whole).items()
+    ]
     if hidden := _hidden(dump):
         told.append(
             f"{texts.plural(hidden, 'training row')} of earlier sessions, replaced when training was resumed."

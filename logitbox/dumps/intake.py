@@ -1,0 +1,91 @@
+"""From a checked micro-batch to a job of the writer: a place in the queue, the reduction, the copy to the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from logitbox.dumps.hostbatch import most_rows, select_rows
+from logitbox.dumps.live import LiveMetrics
+from logitbox.dumps.naming import NamingTask
+from logitbox.dumps.passes import Where
+from logitbox.dumps.positions import Batch, Layout
+from logitbox.dumps.reduce import GroupIndex, Targets, reduce_logits
+from logitbox.dumps.rows import TokenJob
+from logitbox.dumps.samples import SampleBook
+from logitbox.dumps.spec import RecordSpec
+from logitbox.dumps.transfer import HostCopier, Pending, to_device
+from logitbox.dumps.vocabulary import Vocabulary
+from logitbox.dumps.writer import Writer
+
+
+@dataclass
+class Intake:
+    """Takes micro-batches in: what of `Recorder.record` happens on the device."""
+
+    spec: RecordSpec
+    vocabulary: Vocabulary
+    writer: Writer
+    live: LiveMetrics
+    book: SampleBook = field(default_factory=SampleBook)
+    _copier: HostCopier = field(default_factory=HostCopier)
+    _groups: GroupIndex = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the index of the groups."""
+        self._groups = GroupIndex(self.spec)
+
+    def take(
+        self,
+        batch: Batch,
+        plan: Layout | None,
+        whole: Mapping[str, Tensor],
+        where: Where,
+        naming: NamingTask,
+        types_given: frozenset[str],
+    ) -> None:
+        """Reduce a micro-batch and hand it to the writer, unless that is behind and may drop it.
+
+        The place in the queue comes first: what is dropped costs nothing and is not in the live metrics.
+        """
+        if not self.writer.admit(most_rows(plan)):
+            return
+        try:
+            job = TokenJob(
+                spec=self.spec,
+                vocabulary=self.vocabulary,
+                naming=naming,
+                shape=(batch.labels.shape[0], batch.labels.shape[1]),
+                reduced=self._reduced(batch, plan, where.phase),
+                whole=self._copier.start(whole),
+                book=self.book,
+                types_given=types_given,
+                where=where,
+            )
+            self.writer.put(job, has_slot=True)
+        except BaseException:
+            self.writer.give_back()
+            raise
+
+    def _reduced(self, batch: Batch, plan: Layout | None, phase: str) -> Pending:
+        """Start the reduction of the rows to keep, and their copy to the host."""
+        nothing = Pending({"gold": torch.zeros(0, dtype=torch.long)})
+        if plan is None:
+            return nothing
+        device = batch.logits.device
+        rows, columns = select_rows(plan, now=plan.keep.device.type == "cpu")
+        if rows is not None and len(rows) == 0:
+            return nothing
+        columns = {name: to_device(value, device) for name, value in columns.items()}
+        columns |= reduce_logits(
+            batch.logits,
+            None if rows is None else to_device(rows, device),
+            Targets(columns["gold"], columns.get("left"), columns.get("right")),
+            self._groups,
+            lse_beta=self.spec.records_lse_beta(phase),
+        )
+        self.live.add(phase, columns)
+        return self._copier.start(columns)
