@@ -10,6 +10,7 @@ from typing import Literal
 import polars as pl
 
 from logitbox.analysis.leftout import left_out
+from logitbox.analysis.given import check_dump
 from logitbox.analysis.results import Result
 from logitbox.dumps.dump import Dump
 from logitbox.dumps.flags import Flag
@@ -59,7 +60,7 @@ def high_entropy(
         raise InputError(f"n is {n}; ask for at least 1 token")
     if isinstance(step, str) and step != "last":
         raise InputError(f"step is {step!r}; give a number, 'last', or None for all steps")
-    if not dump.shards("tokens"):
+    if not check_dump(dump).shards("tokens"):
         raise InputError(
             f"{dump.path} holds no token rows yet; record something, or flush() a run in progress"
         )

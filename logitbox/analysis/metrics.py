@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from logitbox.analysis.evaluating import evaluate
+from logitbox.analysis.given import repeated_steps
 from logitbox.analysis.leftout import left_out, left_out_of_loss
 from logitbox.analysis.populations import ALL, INTERNAL
 from logitbox.analysis.registry import Metric, basic_metrics, metrics_of
@@ -193,4 +194,6 @@ def _verdict(tally: Tally, dump: Dump) -> str:
             parts.append(f"{row['phase']}: no finite supervised tokens{lost}")
     if dump.skipped:
         parts.append(f"{len(dump.skipped):,} damaged shards left out")
+    if repeated := repeated_steps(dump):
+        parts.append(f"{repeated:,} steps were recorded by more than one session and count more than once")
     return "; ".join(parts) if whole.height else "; ".join(["no supervised tokens were recorded", *parts])

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from logitbox.analysis.given import check_dump, repeated_steps
 from logitbox.analysis.results import Result
 from logitbox.dumps.dump import Dump
 from logitbox.dumps.flags import Flag
@@ -47,7 +48,7 @@ class Overview(Result):
 
 def overview(dump: Dump) -> Overview:
     """Count what an opened dump holds."""
-    tokens = _tokens(dump)
+    tokens = _tokens(check_dump(dump))
     batches = dump.batches.group_by("phase", "dataset").agg(
         pl.len().alias("n_batches"), (pl.col("n_supervised") == 0).sum().alias("n_unlabelled")
     )
@@ -61,7 +62,10 @@ def overview(dump: Dump) -> Overview:
     left_out = _left_out(dump, int(frame["n_nonfinite"].sum()), int(frame["n_duplicate"].sum()))
     size = sum(shard.entry.bytes for shard in dump.inventory.shards)
     rows, supervised = int(frame["n_rows"].sum()), int(frame["n_supervised"].sum())
+    repeated = repeated_steps(dump)
     verdict = f"{rows:,} recorded tokens ({supervised:,} supervised) in {len(dump.sessions)} sessions, {size:,} bytes"
+    if repeated:
+        verdict += f"; {repeated:,} steps were recorded by more than one session and count more than once"
     sessions = tuple(session.to_json() for session in dump.sessions)
     facts = _facts(dump, left_out)
     return Overview(

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import polars as pl
 
+from logitbox.analysis.given import check_dump
 from logitbox.analysis.reading import KEYS, ShardTask
 from logitbox.analysis.splitting import from_samples
 from logitbox.analysis.tally import HISTOGRAM_SUMS, Tally, merge_all, tally_shard
@@ -64,7 +65,7 @@ def tally_dump(
         InputError: no such column, one that cannot be split by, or a dump without token rows.
         DamagedDumpError: a shard was altered.
     """
-    shards = dump.shards("tokens")
+    shards = check_dump(dump).shards("tokens")
     if not shards:
         raise InputError(
             f"{dump.path} holds no token rows yet; record something, or flush() a run in progress"

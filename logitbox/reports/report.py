@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from concurrent.futures import Executor
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
@@ -118,7 +119,8 @@ def _write(target: Path, page: str) -> None:
         temporary.write_text(page, encoding="utf-8")
         temporary.replace(target)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise InputError(
             f"{target} cannot be written ({error.strerror}); write the report elsewhere"
         ) from error

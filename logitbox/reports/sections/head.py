@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from logitbox.analysis.given import repeated_steps
 from logitbox.analysis.leftout import left_out_of_loss
 from logitbox.analysis.populations import ALL
 from logitbox.dumps.dump import Dump
@@ -162,6 +163,11 @@ def _left_out(dump: Dump, whole: pl.DataFrame) -> list[str]:
         f"{texts.plural(n, 'token')} whose {group} loss is NaN or infinite: in no mean of that group's loss."
         for group, n in left_out_of_loss(whole).items()
     ]
+    if repeated := repeated_steps(dump):
+        told.append(
+            f"{texts.plural(repeated, 'step')} recorded by more than one session (a run started "
+            "again in the same folder?): these count more than once."
+        )
     if hidden := _hidden(dump):
         told.append(
             f"{texts.plural(hidden, 'training row')} of earlier sessions, replaced when training was resumed."
@@ -177,7 +183,7 @@ def _hidden(dump: Dump) -> int:
         paths = [shard.path for shard in dump.shards("tokens") if shard.session is session]
         if start is not None and paths:
             replaced = (pl.col("phase") == "train") & (pl.col("step") >= start)
-            rows += int(pl.scan_parquet(paths).filter(replaced).select(pl.len()).collect().item())
+            rows += int(pl.scan_parquet(paths, glob=False, hive_partitioning=False).filter(replaced).select(pl.len()).collect().item())
     return rows
 
 
