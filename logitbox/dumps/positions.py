@@ -264,11 +264,7 @@ def _restarts(position: Tensor, real: Tensor) -> Tensor:
 
 
 def _counted(real: Tensor) -> Tensor:
-    """Place of each real token among those of its row.
-
-    Padding takes the places that are left: negative ones before the first real token, those after the last
-    real one elsewhere (also in holes), so that no two tokens of a row share one.
-    """
+    """Place of each real token among those of its row; padding takes places before and after theirs, each its own."""
     columns = torch.arange(real.shape[1], device=real.device).expand(real.shape)
     lead = real.long().argmax(dim=1, keepdim=True)
     inner = ~real & (columns >= lead)

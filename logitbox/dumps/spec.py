@@ -23,8 +23,7 @@ BETAS: tuple[float, ...] = (0.25, 0.5, 0.75, 1.5, 2.0)
 """Inverse temperatures of the `lse_beta` column; β = 1 is the `lse` column."""
 
 MAX_TYPES = 32
-MAX_VOCABULARY = 2**31 - 1
-"""Ids are stored as int32."""
+MAX_VOCABULARY = 2**31 - 1  # ids are stored as int32
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 LseBeta = Literal["eval", "always", "never"]
@@ -48,9 +47,9 @@ def _whole_numbers(group: str, ids: Sequence[int]) -> tuple[int, ...]:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    """A number that has a float64: an int of 400 digits has none."""
-    is_one = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_one and abs(value) <= sys.float_info.max
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # an int of 400 digits has no float64
 
 
 @dataclass(frozen=True)

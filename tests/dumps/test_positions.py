@@ -416,3 +416,36 @@ def test_scope_all_needs_the_tokens(recorder: Callable[..., Recorder]) -> None:
     rec = recorder(V, scope="all")
     with pytest.raises(InputError, match=r"pass input_ids="):
         rec.record(torch.randn(1, 3, V), torch.zeros(1, 3).long())
+
+
+def test_documents_with_padding_between_them_are_told_apart(
+    recorder: Callable[..., Recorder], path: Path
+) -> None:
+    """Documents padded to a multiple of four each (context parallelism, FP8)."""
+    mask = torch.tensor([[1, 1, 1, 0, 1, 1, 1, 0]])
+    ids = torch.tensor([[1, 2, 3, 0, 5, 6, 7, 0]])
+    with recorder(V) as rec:
+        rec.record(
+            torch.randn(1, 8, V),
+            ids.masked_fill(mask == 0, -100),
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]]),
+        )
+    dump = open_dump(path)
+    rows = dump.tokens.collect()
+    assert rows["pos"].to_list() == [1, 2, 0, 1, 2]
+    assert dump.samples.collect()["input_ids"].to_list() == [[1, 2, 3], [5, 6, 7]]
+    assert rows["sample"].n_unique() == 2
+    assert ((rows["flags"] & int(Flag.BOUNDARY)) != 0).to_list() == [False, False, True, False, False]
+
+
+def test_holes_in_the_mask_are_not_counted(recorder: Callable[..., Recorder], path: Path) -> None:
+    mask = torch.tensor([[0, 1, 0, 0, 1, 1]])
+    ids = torch.tensor([[0, 2, 0, 0, 5, 6]])
+    with recorder(V, scope="all") as rec:
+        rec.record(torch.randn(1, 6, V), ids.masked_fill(mask == 0, -100), input_ids=ids, attention_mask=mask)
+    rows = open_dump(path).tokens.collect()
+    real = rows.filter(pl.col("gold") > 0)
+    assert dict(real.select("gold", "pos").rows()) == {2: 0, 5: 1, 6: 2}
+    assert rows["pos"].n_unique() == rows.height

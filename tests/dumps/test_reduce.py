@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -269,3 +270,35 @@ def test_property(
     mask = torch.rand(3, width, generator=generator) < masked
     mask[torch.arange(3), gold] = False
     check(logits.masked_fill(mask, -torch.inf), gold, min(9, width), tolerance=4e-6 if offset else 2e-6)
+
+
+@pytest.mark.parametrize("vocab", [1000, 40_000])
+def test_chunks_are_sized_by_their_peak(vocab: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most 36 bytes a logit where the top k sorts the whole row, 16 otherwise."""
+    seen: list[int] = []
+    reduce_chunk = reduce_module._reduce_chunk
+
+    def counted(x: torch.Tensor, *args: Any, **options: Any) -> Any:
+        seen.append(len(x))
+        return reduce_chunk(x, *args, **options)
+
+    monkeypatch.setattr(reduce_module, "_reduce_chunk", counted)
+    monkeypatch.setattr(reduce_module, "CHUNK_BYTES_CPU", 36 * vocab * 4)
+    gold = torch.zeros(20, dtype=torch.long)
+    spec = spec_of(vocab)
+    reduce_module.reduce_logits(
+        torch.randn(20, vocab),
+        None,
+        reduce_module.Targets(gold),
+        reduce_module.GroupIndex(spec),
+        lse_beta=False,
+    )
+    assert max(seen) == (4 if vocab == 1000 else 9)
+
+
+def test_bins_of_a_listed_group_need_no_matrix() -> None:
+    spec = spec_of(30, groups={"g": [7, 3, 29]}, ordered={"g": {}})
+    index = reduce_module.GroupIndex(spec)
+    bins, inside = index.bins(torch.tensor([3, 29, 7, 0, -1, 30]), spec.group("g"))
+    assert bins.tolist() == [1, 2, 0, 0, 0, 0]
+    assert inside.tolist() == [True, True, True, False, False, False]
