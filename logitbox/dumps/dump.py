@@ -68,6 +68,7 @@ class Dump:
     def __init__(self, path: Path, inventory: Inventory, skipped: Sequence[Damage]) -> None:
         self.path, self.inventory, self.skipped = path, inventory, tuple(skipped)
         self._bad = {damage.shard for damage in skipped}
+        self._whole: set[str] = set()
 
     def __repr__(self) -> str:
         rows = sum(shard.entry.rows for shard in self.shards("tokens"))
@@ -179,10 +180,25 @@ class Dump:
             return pl.concat([empty_frame(table, spec) for spec in specs], how="diagonal_relaxed").lazy()
         return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
 
+    def _check(self, shards: list[Shard]) -> None:
+        """Compare checksums, once per shard. Raises DamagedDumpError."""
+        for shard in shards:
+            if shard.name in self._whole:
+                continue
+            if problem := shard.problem(deep=True):
+                raise DamagedDumpError(
+                    f"{self.path}: damaged shard {shard.name} ({problem}). open(path, damaged='skip'), or "
+                    "--skip-damaged, reads the rest and says what is left out"
+                )
+            self._whole.add(shard.name)
+
     def _of_session(self, table: str, session: Session) -> pl.LazyFrame | None:
-        paths = [shard.path for shard in self.shards(table) if shard.session is session]
-        if not paths:
+        shards = [shard for shard in self.shards(table) if shard.session is session]
+        if not shards:
             return None
+        if table != "tokens":  # small, and read without the tally, which would notice altered bytes
+            self._check(shards)
+        paths = [shard.path for shard in shards]
         if table == "samples":  # user columns come and go between calls
             frame = pl.concat([_scan([path]) for path in paths], how="diagonal_relaxed")
         else:

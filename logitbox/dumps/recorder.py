@@ -22,7 +22,7 @@ from logitbox.dumps.passes import Moment, PassClock
 from logitbox.dumps.positions import layout, make_batch
 from logitbox.dumps.reduce import plain_arithmetic
 from logitbox.dumps.session import Place, find_place, holds_vocabulary, open_session
-from logitbox.dumps.spec import LseBeta, Scope, TokenTypes, build_spec
+from logitbox.dumps.spec import LseBeta, Scope, TokenTypes, build_spec, optional_whole, whole_number
 from logitbox.dumps.usertables import SampleColumns, SamplesJob, scalars_job, vocab_job
 from logitbox.dumps.vocabulary import Tokenizer, build_vocabulary
 from logitbox.dumps.writer import OnFull, Writer, WriterOptions
@@ -82,18 +82,16 @@ class Recorder:
         on_full: OnFull = "wait",
         queue_size: int = 64,
         shard_rows: int = 65_536,
-        flush_seconds: float = 300.0,
+        flush_seconds: float = 60.0,
     ) -> None:
         self.path = Path(path)
         self.enabled = enabled
         self._live = LiveMetrics()
         self._closed = False
-        if every < 1:
-            raise InputError(f"every is {every}; it must be 1 or more")
         options = WriterOptions(shard_rows, flush_seconds, queue_size, on_full)
-        self._vocabulary = build_vocabulary(vocab, vocab_size)
+        self._vocabulary = build_vocabulary(vocab, optional_whole("vocab_size", vocab_size, 1))
         self.spec = build_spec(
-            self._vocabulary.size, k, groups, ordered, types, probes=probes, lse_beta=lse_beta, scope=scope
+            self._vocabulary.size, optional_whole("k", k, 1), groups, ordered, types, probes=probes, lse_beta=lse_beta, scope=scope
         )
         if not enabled:
             return
@@ -102,9 +100,9 @@ class Recorder:
             rank=0,
             world=1,
             spec=self.spec,
-            every=every,
-            accumulation=accumulation,
-            resume_from=resume_from,
+            every=whole_number("every", every, 1),
+            accumulation=optional_whole("accumulation", accumulation, 1),
+            resume_from=optional_whole("resume_from", resume_from, 0),
             length_unit=length_unit,
             **self._vocabulary.noted(),
         )

@@ -7,6 +7,7 @@ sides cannot disagree about what a column means.
 from __future__ import annotations
 
 import math
+import operator
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,22 @@ def _is_number(value: object) -> TypeGuard[float]:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     return abs(value) <= sys.float_info.max  # an int of 400 digits has no float64
+
+
+def whole_number(name: str, value: Any, at_least: int) -> int:
+    """`value` as an int: NumPy integers and the like are taken, fractions and booleans are not."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < at_least:
+        raise InputError(f"{name} is {value!r}; give a whole number, {at_least} or more")
+    return number
+
+
+def optional_whole(name: str, value: Any, at_least: int) -> int | None:
+    """`whole_number`, or None for None."""
+    return None if value is None else whole_number(name, value, at_least)
 
 
 @dataclass(frozen=True)
@@ -167,6 +184,8 @@ class TokenTypes:
     @classmethod
     def build(cls, names: TokenTypes | Sequence[str] | None) -> TokenTypes:
         """Validate type names given as a `TokenTypes` or a plain sequence."""
+        if isinstance(names, str):
+            raise InputError(f"types is {names!r}; give a list of names: [{names!r}]")
         types = names if isinstance(names, TokenTypes) else cls(tuple(names or ()))
         if len(types.names) > MAX_TYPES:
             raise InputError(f"{len(types.names)} token types; at most {MAX_TYPES} fit the column")

@@ -41,7 +41,7 @@ class WriterOptions:
     """When shards are cut and what happens when the queue is full."""
 
     shard_rows: int = 65_536
-    flush_seconds: float = 300.0
+    flush_seconds: float = 60.0
     queue_size: int = 64
     on_full: OnFull = "wait"
 
