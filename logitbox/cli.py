@@ -116,7 +116,7 @@ def demo(
     # OpenMP threads that spin while waiting make training ten times slower where another process shares the cores;
     # the policy is read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from logitbox.demo.main import run_demo  # noqa: PLC0415 (only the demo needs torch)
+    from logitbox.demo.main import run_demo
 
     outcome = run_demo(out, steps, quiet=as_json)
     if as_json:
@@ -128,7 +128,7 @@ def demo(
 @app.command(epilog="Example: logitbox info demo-out/dump")
 def info(path: DumpPath, as_json: AsJson = False, skip_damaged: SkipDamaged = False) -> None:
     """What a dump holds: sessions, phases, steps, columns, and what is left out."""
-    from logitbox.analysis.overview import overview  # noqa: PLC0415 (commands start fast)
+    from logitbox.analysis.overview import overview
 
     found = overview(_open(path, skip_damaged=skip_damaged))
     if as_json:
@@ -148,7 +148,7 @@ def metrics(
     skip_damaged: SkipDamaged = False,
 ) -> None:
     """Every metric with its 95 % interval, token-weighted."""
-    from logitbox.analysis.metrics import metrics as compute  # noqa: PLC0415
+    from logitbox.analysis.metrics import metrics as compute
 
     dump = _open(path, skip_damaged=skip_damaged)
     with progress_bar("tallying") as progress:
@@ -178,7 +178,7 @@ def calibration(
     skip_damaged: SkipDamaged = False,
 ) -> None:
     """Reliability table and expected calibration error of the arg-max's probability."""
-    from logitbox.analysis.calibration import calibration as compute  # noqa: PLC0415
+    from logitbox.analysis.calibration import calibration as compute
 
     dump = _open(path, skip_damaged=skip_damaged)
     with progress_bar("tallying") as progress:
@@ -195,7 +195,7 @@ def calibration(
 @app.command(epilog="Example: logitbox flips demo-out/dump")
 def flips(path: DumpPath, by: By = None, as_json: AsJson = False, skip_damaged: SkipDamaged = False) -> None:
     """How often the arg-max falls in another class of tokens than gold, and how much mass leaks."""
-    from logitbox.analysis.flips import flips as compute  # noqa: PLC0415
+    from logitbox.analysis.flips import flips as compute
 
     dump = _open(path, skip_damaged=skip_damaged)
     with progress_bar("tallying") as progress:
@@ -208,7 +208,7 @@ def explain(
     path: DumpPath, by: By = None, as_json: AsJson = False, skip_damaged: SkipDamaged = False
 ) -> None:
     """Where accuracy (TFA) and cross-entropy (TFCE) come from: right or wrong, likely or not."""
-    from logitbox.analysis.explain import explain as compute  # noqa: PLC0415
+    from logitbox.analysis.explain import explain as compute
 
     dump = _open(path, skip_damaged=skip_damaged)
     with progress_bar("tallying") as progress:
@@ -234,7 +234,7 @@ def entropy(
     skip_damaged: SkipDamaged = False,
 ) -> None:
     """The tokens the model is least sure about, with their text."""
-    from logitbox.analysis.entropy import high_entropy  # noqa: PLC0415
+    from logitbox.analysis.entropy import high_entropy
 
     result = high_entropy(_open(path, skip_damaged=skip_damaged), n, phase=phase, step=_step(step))
     if as_json:
@@ -278,7 +278,7 @@ def report(
     skip_damaged: SkipDamaged = False,
 ) -> None:
     """One self-contained HTML page: verdict, metrics, reliability, flips, entropy, curves."""
-    from logitbox.reports.report import report as build  # noqa: PLC0415
+    from logitbox.reports.report import report as build
 
     dump = _open(path, skip_damaged=skip_damaged)
     target = path.parent / "report.html" if out is None else out
@@ -320,10 +320,10 @@ def tally(
     skip_damaged: SkipDamaged = False,
 ) -> None:
     """Tally all shards now, so that later commands are instant."""
-    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415
-    from multiprocessing import get_context  # noqa: PLC0415
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
 
-    from logitbox.analysis.tallying import tally_dump  # noqa: PLC0415
+    from logitbox.analysis.tallying import tally_dump
 
     if workers < 1:
         raise InputError(f"--workers is {workers}; it must be 1 or more")

@@ -31,7 +31,12 @@ def test_numbers_that_are_none(tmp_path: Path, options: dict, message: str) -> N
 
 
 def test_numpy_integers_are_whole_numbers(tmp_path: Path) -> None:
-    options = {"k": np.int64(4), "every": np.int32(2), "accumulation": np.int64(3), "resume_from": torch.tensor(5)}
+    options = {
+        "k": np.int64(4),
+        "every": np.int32(2),
+        "accumulation": np.int64(3),
+        "resume_from": torch.tensor(5),
+    }
     with lb.Recorder(tmp_path / "d", 9, vocab_size=np.int64(12), **options) as rec:
         rec.record(torch.randn(2, 12), torch.tensor([1, 11]))
     session = lb.open(tmp_path / "d").sessions[0]
