@@ -74,7 +74,7 @@ def weights_path() -> Path:
 
 def load_tokenizer() -> PreTrainedTokenizerBase:
     """The model's tokenizer, read from the GGUF file."""
-    from transformers import AutoTokenizer  # noqa: PLC0415 (slow to import; the text helpers do not need it)
+    from transformers import AutoTokenizer
 
     path = weights_path()
     return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
@@ -82,9 +82,9 @@ def load_tokenizer() -> PreTrainedTokenizerBase:
 
 def load_model() -> PreTrainedModel:
     """The model in float32 and evaluation mode, dequantised while loading."""
-    import torch  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
-    from transformers.utils import logging  # noqa: PLC0415
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     path = weights_path()
     logging.disable_progress_bar()
@@ -139,8 +139,8 @@ def text_batches(
 
 
 def _batch(tokenizer: PreTrainedTokenizerBase, texts: tuple[Passage, ...], longest: int) -> TextBatch:
-    import torch  # noqa: PLC0415
-    from torch.nn.utils.rnn import pad_sequence  # noqa: PLC0415
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
 
     ids = [torch.tensor(tokenizer.encode(passage.text)[:longest]) for passage in texts]
     return TextBatch(

@@ -60,7 +60,8 @@ def high_entropy(
         raise InputError(f"n is {n}; ask for at least 1 token")
     if isinstance(step, str) and step != "last":
         raise InputError(f"step is {step!r}; give a number, 'last', or None for all steps")
-    if not check_dump(dump).shards("tokens"):
+    check_dump(dump).check(dump.shards("tokens"))  # single rows are shown: altered bytes must not pass for numbers
+    if not dump.shards("tokens"):
         raise InputError(
             f"{dump.path} holds no token rows yet; record something, or flush() a run in progress"
         )

@@ -180,7 +180,7 @@ class Dump:
             return pl.concat([empty_frame(table, spec) for spec in specs], how="diagonal_relaxed").lazy()
         return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
 
-    def _check(self, shards: list[Shard]) -> None:
+    def check(self, shards: list[Shard]) -> None:
         """Compare checksums, once per shard. Raises DamagedDumpError."""
         for shard in shards:
             if shard.name in self._whole:
@@ -197,7 +197,7 @@ class Dump:
         if not shards:
             return None
         if table != "tokens":  # small, and read without the tally, which would notice altered bytes
-            self._check(shards)
+            self.check(shards)
         paths = [shard.path for shard in shards]
         if table == "samples":  # user columns come and go between calls
             frame = pl.concat([_scan([path]) for path in paths], how="diagonal_relaxed")

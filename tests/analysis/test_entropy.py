@@ -11,7 +11,7 @@ from analysis_oracle import V
 from logitbox.analysis.entropy import high_entropy
 from logitbox.dumps.dump import open_dump
 from logitbox.dumps.recorder import Recorder
-from logitbox.errors import InputError
+from logitbox.errors import DamagedDumpError, InputError
 
 WORDS = [f" w{i}" for i in range(V - 1)] + ["<b>\n"]
 
@@ -151,3 +151,14 @@ def test_html_is_escaped(tmp_path):
     assert isinstance(result.frame, pl.DataFrame)
     with pytest.raises(AttributeError):
         result.frame = None
+
+
+def test_altered_rows_are_not_shown(tmp_path):
+    with Recorder(tmp_path / "d", WORDS) as rec:
+        rec.record(torch.randn(8, V), torch.arange(8))
+    file = next((tmp_path / "d" / "tokens").glob("*/*.parquet"))
+    data = bytearray(file.read_bytes())
+    data[4] ^= 1  # the same length, so that opening does not notice
+    file.write_bytes(data)
+    with pytest.raises(DamagedDumpError, match=r"tokens/.*altered"):
+        high_entropy(open_dump(tmp_path / "d"))
