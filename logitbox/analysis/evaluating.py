@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
 
 from logitbox.analysis.intervals import interval, mean_of
 from logitbox.analysis.populations import ALL
-from logitbox.analysis.registry import Metric
 from logitbox.analysis.tally import merge_frames
-from logitbox.dumps.measures import phase_prefix
+from logitbox.dumps.definitions.entries import Metric, prefix_of
+from logitbox.dumps.definitions.values import why_null
 
 _COUNTS = ("n", "n_nonfinite", "n_duplicate", "clusters", "nn")
 
@@ -19,7 +19,9 @@ Numbered = list[tuple[int, Metric]]
 """Metrics with their places in the order they are listed."""
 
 
-def evaluate(metrics: Sequence[Metric], cells: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+def evaluate(
+    metrics: Sequence[Metric], cells: pl.DataFrame, by: Sequence[str], abouts: Mapping[str, str]
+) -> pl.DataFrame:
     """Rows of all metrics in no order, with their `_phase` and `_order`.
 
     Where a metric's population has no tokens, one row with value null says so (unless it is split by type).
@@ -28,25 +30,36 @@ def evaluate(metrics: Sequence[Metric], cells: pl.DataFrame, by: Sequence[str]) 
         metrics: in the order they are listed; one at least.
         cells: pooled by phase, the by-columns and `spec`, with `evaluations`.
         by: the by-columns.
+        abouts: populations in words, by name.
     """
+    numbered = list(enumerate(metrics))
+    means = _means([(order, m) for order, m in numbered if m.reduction != "sum_of_means"], cells, by, abouts)
+    sums = [_sum_of_means(order, m, numbered, means, by) for order, m in numbered if m.reduction == "sum_of_means"]
+    rows = pl.concat([means, *sums])
+    listed = _listed(metrics, cells["phase"].unique().to_list())
+    return rows.join(listed, on=["_order", "_phase"]).select(*by, "key", *_VALUES, "_phase", "_order")
+
+
+_VALUES = ("value", "n", "reduction", "low", "high", "reason")
+
+
+def _means(numbered: Numbered, cells: pl.DataFrame, by: Sequence[str], abouts: Mapping[str, str]) -> pl.DataFrame:
+    """Means and counts over one population each."""
     keys = list(dict.fromkeys(["phase", *(name for name in by if name != "type")]))
     everyone = cells.filter(pl.col("type") == ALL).select(keys).unique(maintain_order=True)
     parts: list[pl.DataFrame] = []
-    for (population, specs), members in _alike(metrics, cells).items():
+    for (population, specs), members in _alike(numbered, cells).items():
         rows = _sums(population, specs, members, cells, [*keys, "evaluations"])
         if "type" in by:
             rows = rows.with_columns(pl.lit(population).alias("type"))
         else:
             rows = everyone.join(rows, on=keys, how="left", nulls_equal=True, maintain_order="left")
-        parts.append(_long(rows, members, list(dict.fromkeys([*by, "phase"]))))
+        about = abouts.get(population, population)
+        parts.append(_long(rows, members, list(dict.fromkeys([*by, "phase"])), about, is_recorded=bool(specs)))
     long = pl.concat(parts)
-    prefixes = {phase: phase_prefix(phase) for phase in cells["phase"].unique()}
-    prefix = pl.col("phase").replace_strict(prefixes, return_dtype=pl.String)
-    listed = pl.DataFrame({"_order": range(len(metrics)), "_key": [metric.key for metric in metrics]})
     return pl.concat(
-        rows.join(listed, on="_order").select(
+        rows.select(
             *by,
-            (prefix + pl.col("_key")).alias("key"),
             *_estimate(str(reduction), is_share=bool(share)),
             pl.col("phase").alias("_phase"),
             "_order",
@@ -55,12 +68,40 @@ def evaluate(metrics: Sequence[Metric], cells: pl.DataFrame, by: Sequence[str]) 
     )
 
 
-def _alike(metrics: Sequence[Metric], cells: pl.DataFrame) -> dict[tuple[str, frozenset[str]], Numbered]:
+def _sum_of_means(
+    order: int, metric: Metric, numbered: Numbered, means: pl.DataFrame, by: Sequence[str]
+) -> pl.DataFrame:
+    """Values of other metrics added up; one over no tokens counts 0, and null is what has none but such."""
+    of = [other for other, part in numbered if part.key in metric.parts]
+    value = pl.when(pl.col("value").is_not_null().any()).then(pl.col("value").sum())
+    rows = means.filter(pl.col("_order").is_in(of)).group_by(*by, "_phase", maintain_order=True)
+    nothing = pl.lit(None, pl.Float64)
+    return rows.agg(
+        value.alias("value"),
+        pl.col("n").sum(),
+        pl.lit(metric.reduction).alias("reduction"),
+        nothing.alias("low"),
+        nothing.alias("high"),
+        pl.when(~pl.col("value").is_not_null().any()).then(pl.col("reason").first()).alias("reason"),
+    ).select(*by, *_VALUES, "_phase", pl.lit(order, pl.Int64).alias("_order"))
+
+
+def _listed(metrics: Sequence[Metric], phases: Sequence[str]) -> pl.DataFrame:
+    """The full key of every metric in every phase."""
+    rows = [
+        (order, phase, prefix_of(metric.family, phase, phases) + metric.key)
+        for phase in phases
+        for order, metric in enumerate(metrics)
+    ]
+    return pl.DataFrame(rows, schema={"_order": pl.Int64, "_phase": pl.String, "key": pl.String}, orient="row")
+
+
+def _alike(numbered: Numbered, cells: pl.DataFrame) -> dict[tuple[str, frozenset[str]], Numbered]:
     """Metrics of the same tokens: those of a population, in the sessions that recorded the quantity."""
     recorded: dict[str, frozenset[str]] = {}
     alike: dict[tuple[str, frozenset[str]], Numbered] = {}
-    for order, metric in enumerate(metrics):
-        needed = metric.quantity if metric.reduction != "count" else metric.only_with or "n"
+    for order, metric in numbered:
+        needed = metric.only_with or ("n" if metric.reduction == "count" else metric.quantity)
         if needed not in recorded:
             specs = cells.filter(pl.col(needed).is_not_null())["spec"].unique() if needed in cells else ()
             recorded[needed] = frozenset(specs)
@@ -82,12 +123,18 @@ def _sums(
     return merge_frames([rows], list(wanted)) if len(specs) > 1 else rows
 
 
-def _long(rows: pl.DataFrame, members: Numbered, keys: Sequence[str]) -> pl.DataFrame:
+def _long(
+    rows: pl.DataFrame, members: Numbered, keys: Sequence[str], about: str, *, is_recorded: bool
+) -> pl.DataFrame:
     """One row per metric and row, with the sums of the metric's quantity as `x`."""
     height, count = rows.height, len(members)
     of_row, of_metric = np.tile(np.arange(height), count), np.repeat(np.arange(count), height)
     kept = rows.select(
-        *keys, "evaluations", pl.col("n", "clusters").cast(pl.Int64), pl.col("nn").cast(pl.Float64)
+        *keys,
+        "evaluations",
+        pl.col("n", "clusters").cast(pl.Int64),
+        pl.col("nn").cast(pl.Float64),
+        (pl.col("n_nonfinite").fill_null(0) > 0).alias("has_lost"),
     )
     nothing = pl.Series([None] * height, dtype=pl.Float64)
     told = pl.DataFrame(
@@ -97,6 +144,8 @@ def _long(rows: pl.DataFrame, members: Numbered, keys: Sequence[str]) -> pl.Data
             "is_share": [metric.high == 1 for _, metric in members],
             "lowest": [float(metric.low) for _, metric in members],
             "highest": [float(metric.high) for _, metric in members],
+            "if_empty": [why_null(metric, about, is_recorded=is_recorded, has_lost=False) for _, metric in members],
+            "if_lost": [why_null(metric, about, is_recorded=is_recorded, has_lost=True) for _, metric in members],
         }
     )
 
@@ -117,7 +166,8 @@ def _estimate(reduction: str, *, is_share: bool) -> list[pl.Expr]:
     if reduction != "count":
         value, (low, high) = mean_of("x"), interval("x", is_share=is_share)
         if reduction == "exp_token_mean":
-            value, low, high = value.exp(), low.exp(), high.exp()
+            value = value.exp().clip(upper_bound=pl.col("highest"))
+            low, high = low.exp(), high.exp()
         low, high = low.clip(lower_bound=pl.col("lowest")), high.clip(upper_bound=pl.col("highest"))
     return [
         value.alias("value"),
@@ -125,4 +175,5 @@ def _estimate(reduction: str, *, is_share: bool) -> list[pl.Expr]:
         pl.lit(reduction).alias("reduction"),
         low.alias("low"),
         high.alias("high"),
+        pl.when(value.is_null()).then(pl.when("has_lost").then("if_lost").otherwise("if_empty")).alias("reason"),
     ]

@@ -16,7 +16,7 @@ import polars as pl
 
 from logitbox.analysis.leftout import left_out
 from logitbox.analysis.metrics import pooled
-from logitbox.analysis.populations import ALL, CELLS, INTERNAL
+from logitbox.analysis.populations import ALL, CELLS
 from logitbox.analysis.results import Result
 from logitbox.analysis.splitting import by_columns, check_held, extra_keys
 from logitbox.analysis.tally import Tally
@@ -64,7 +64,7 @@ def explain_of_tally(tally: Tally, by: Sequence[str] = ()) -> Explanation:
     """`explain` from a tally at hand."""
     columns = check_held(tally.cells, by_columns(by))
     keys = ["phase", *(name for name in columns if name not in ("phase", "type")), "type"]
-    shown = ~pl.col("type").str.ends_with(INTERNAL)
+    shown = ~pl.col("type").str.contains(".", literal=True)  # for internal use
     cells = pooled(tally.cells.filter(shown), keys).filter(pl.col("n") > 0)
     frame = pl.concat([_cell_rows(cells, keys, name) for name in CELLS])
     order = pl.col("cell").replace_strict({name: i for i, name in enumerate(CELLS)}, return_dtype=pl.Int64)

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import polars as pl
 
 from logitbox.analysis.evaluating import evaluate
 from logitbox.analysis.given import repeated_steps
 from logitbox.analysis.leftout import left_out, left_out_of_loss
-from logitbox.analysis.populations import ALL, INTERNAL
-from logitbox.analysis.registry import Metric, basic_metrics, metrics_of
+from logitbox.analysis.populations import ALL, is_internal
 from logitbox.analysis.results import Result
 from logitbox.analysis.splitting import by_columns, check_held, extra_keys
 from logitbox.analysis.tally import Tally, merge_frames
 from logitbox.analysis.tallying import Progress, tally_dump
+from logitbox.dumps.definitions.entries import Metric
+from logitbox.dumps.definitions.registry import metrics_of, populations_of
+from logitbox.dumps.definitions.tokens import basic_metrics
 from logitbox.dumps.dump import Dump
 from logitbox.errors import InputError
+
+Reductions = Literal["token_mean", "step_mean", "both"]
+
+_LOGGING_STEP = ("dataset", "pass", "step")
+"""With the phase, what one logging step is."""
 
 SCHEMA = {
     "key": pl.String,
@@ -28,12 +35,15 @@ SCHEMA = {
     "reduction": pl.String,
     "low": pl.Float64,
     "high": pl.Float64,
+    "reason": pl.String,
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Metrics(Result):
-    """The by-columns, then `key`, `value`, `n`, `reduction`, `low`, `high` (95 %, clustered by sample).
+    """The by-columns, then `key`, `value`, `n`, `reduction`, `low`, `high` (95 %, clustered by sample), `reason`.
+
+    `reason` says why a value is null.
 
     Where the by-columns pool several evaluations of the same set, `low` and `high` allow for their being of the same
     samples (see `intervals.standard_error`).
@@ -41,7 +51,7 @@ class Metrics(Result):
     Frame methods can be called on it directly: `metrics(dump).filter(…)`.
 
     Attributes:
-        phases: the phases that the rows are of; their keys begin with `measures.phase_prefix`.
+        phases: the phases that the rows are of; their keys begin with `definitions.entries.prefix_of`.
     """
 
     phases: tuple[str, ...] = ()
@@ -85,10 +95,11 @@ def metrics(
     dump: Dump,
     by: str | Sequence[str] | None = None,
     *,
+    reduction: Reductions = "token_mean",
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Metrics:
-    """Every metric of the dump, token-weighted.
+    """Every metric of the dump, token-weighted unless asked for otherwise.
 
     Args:
         dump: an opened dump.
@@ -97,42 +108,79 @@ def metrics(
             Without it a phase's tokens are pooled over everything that was recorded of it, all steps, data sets
             and passes included, each token counting as often as it was evaluated. With "type", the basic metrics
             of every token type, group and rest of a group are given under their bare keys.
+        reduction: "token_mean" weights every token alike; "step_mean" is the mean over logging steps (each
+            evaluation of each data set at each step) of the metric's value there, as many trainers log it; "both"
+            gives a row for each. The column `reduction` tells them apart.
         executor: where to tally shards (see `tally_dump`).
         progress: told after every shard.
 
     Returns:
-        A `Metrics`: a long frame. A metric over no tokens has value null and n 0.
+        A `Metrics`: a long frame. A metric over no tokens has value null, n 0 and a reason.
 
     Raises:
         InputError: an unknown column in `by`, or a dump without token rows.
     """
     names = by_columns(by)
     tally = tally_dump(dump, extra_keys(names), executor, progress)
-    return metrics_of_tally(tally, dump, names)
+    return metrics_of_tally(tally, dump, names, reduction)
 
 
-def metrics_of_tally(tally: Tally, dump: Dump, by: Sequence[str] = ()) -> Metrics:
+def metrics_of_tally(
+    tally: Tally, dump: Dump, by: Sequence[str] = (), reduction: Reductions = "token_mean"
+) -> Metrics:
     """`metrics` from a tally at hand, which must hold the by-columns."""
+    if reduction not in get_args(Reductions):
+        raise InputError(f"reduction is {reduction!r}; allowed are {', '.join(get_args(Reductions))}")
     columns = check_held(tally.cells, by_columns(by))
+    if tally.cells.is_empty():
+        schema = {name: tally.cells.schema[name] for name in columns} | SCHEMA
+        return Metrics(pl.DataFrame(schema=schema), _verdict(tally, dump))
+    keyed = _metrics_by_type(tally.cells) if "type" in columns else registered(dump)
+    parts: list[pl.DataFrame] = []
+    if reduction != "step_mean":
+        parts.append(evaluate(keyed, _pooled_cells(tally.cells, columns), columns, _abouts(dump)))
+    if reduction != "token_mean":
+        parts.append(_step_means(keyed, tally.cells, columns, _abouts(dump)))
+    frame = (
+        pl.concat(parts)
+        .sort([*columns, "_phase", "_order"], nulls_last=True, maintain_order=True)
+        .drop("_order", "_phase")
+    )
+    return Metrics(frame, _verdict(tally, dump), tuple(sorted(tally.cells["phase"].unique())))
+
+
+def _pooled_cells(cells: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """Cells as `evaluate` takes them."""
     keep = list(dict.fromkeys(["phase", *columns]))
-    cells = pooled(tally.cells, [*keep, "spec"]).join(
-        _evaluations(tally.cells, [name for name in keep if name != "type"]),
+    return pooled(cells, [*keep, "spec"]).join(
+        _evaluations(cells, [name for name in keep if name != "type"]),
         on=[name for name in keep if name != "type"],
         how="left",
         nulls_equal=True,
         maintain_order="left",
     )
-    keyed = _metrics_by_type(cells) if "type" in columns else registered(dump)
-    if cells.is_empty():
-        schema = {name: cells.schema[name] for name in columns} | SCHEMA
-        return Metrics(pl.DataFrame(schema=schema), _verdict(tally, dump))
-    frame = (
-        evaluate(keyed, cells, columns)
-        .sort([*columns, "_phase", "_order"], nulls_last=True)
-        .drop("_order", "_phase")
-    )
-    phases = tuple(sorted(cells["phase"].unique()))
-    return Metrics(frame, _verdict(tally, dump), phases)
+
+
+def _step_means(
+    keyed: Sequence[Metric], cells: pl.DataFrame, columns: Sequence[str], abouts: Mapping[str, str]
+) -> pl.DataFrame:
+    """Rows as of `evaluate`, each the mean over logging steps; steps where it is null are left out of it."""
+    steps = list(dict.fromkeys([*columns, *_LOGGING_STEP]))
+    frame = evaluate(keyed, _pooled_cells(cells, steps), steps, abouts)
+    nothing = pl.lit(None, pl.Float64)
+    return frame.group_by(*columns, "key", "_phase", "_order", maintain_order=True).agg(
+        pl.col("value").mean(),
+        pl.col("n").sum(),
+        pl.lit("step_mean").alias("reduction"),
+        nothing.alias("low"),
+        nothing.alias("high"),
+        pl.when(~pl.col("value").is_not_null().any()).then(pl.col("reason").first()).alias("reason"),
+    ).select(*columns, *SCHEMA, "_phase", "_order")
+
+
+def _abouts(dump: Dump) -> dict[str, str]:
+    """Populations in words."""
+    return {p.name: p.about for session in dump.sessions for p in populations_of(session.spec)}
 
 
 def registered(dump: Dump) -> list[Metric]:
@@ -170,7 +218,7 @@ def _evaluations(cells: pl.DataFrame, keep: Sequence[str]) -> pl.DataFrame:
 
 def _metrics_by_type(cells: pl.DataFrame) -> list[Metric]:
     names = cells["type"].unique(maintain_order=True)
-    return [metric for name in names if not name.endswith(INTERNAL) for metric in basic_metrics(name)]
+    return [metric for name in names if not is_internal(name) for metric in basic_metrics(name)]
 
 
 def _verdict(tally: Tally, dump: Dump) -> str:

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from logitbox.analysis.populations import needed_columns
+from logitbox.dumps.definitions.agent import gaps_needed
+from logitbox.dumps.definitions.registry import needed_columns
 from logitbox.dumps.flags import Flag
 from logitbox.dumps.spec import RecordSpec
 from logitbox.errors import DamagedDumpError
@@ -25,6 +26,7 @@ Int = NDArray[np.int64]
 KEYS = ("phase", "dataset", "pass", "step", "epoch")
 """Columns of `tokens` that every tally is keyed by, beside the token type."""
 
+_LISTS = ("top_ids", "top_gap")
 _RANKS = ("n_gt", "n_eq_before")
 
 
@@ -49,19 +51,19 @@ class ShardTask:
 
 
 @dataclass(frozen=True)
-class Rows:
+class ShardRows:
     """Supervised, visible rows of a shard, in recording order.
 
     Attributes:
         keys: the key columns.
-        columns: name to values, [rows]; floats as float64, `top_1` the best id (−1 where none was kept).
+        columns: as `definitions.rows.Rows` takes them.
     """
 
     keys: pl.DataFrame
     columns: dict[str, Array]
 
 
-def read_rows(task: ShardTask) -> Rows:
+def read_rows(task: ShardTask) -> ShardRows:
     """Read one shard.
 
     Raises:
@@ -77,19 +79,23 @@ def read_rows(task: ShardTask) -> Rows:
     frame = _frame(table)
     if "top_ids" in table.column_names:
         frame = frame.with_columns(top_1=_first_ids(table["top_ids"]))
+    gaps = _gaps(table["top_gap"], gaps_needed(task.spec)) if "top_gap" in table.column_names else None
     keep = (pl.col("flags") & int(Flag.SUPERVISED)) != 0
     if task.hidden_from is not None:
         keep &= ~((pl.col("phase") == "train") & (pl.col("step") >= task.hidden_from))
     kept = frame.select(keep.alias("keep"))["keep"]
     if not kept.all():  # else every column would be copied
         frame = frame.filter(kept)
+        gaps = gaps[kept.to_numpy()] if gaps is not None else None
     if task.lookup is not None:
         frame = frame.join(task.lookup, on=["sample", "dataset"], how="left", maintain_order="left")
     absent = [pl.lit(None).alias(name) for name in task.by if name not in frame.columns]
     frame = frame.with_columns(absent)
-    measured = ["sample", "top_1", *(name for name in needed_columns(task.spec) if name != "top_ids")]
+    measured = ["sample", "top_1", *needed_columns(task.spec)]
     columns = {name: _values(frame[name]) for name in measured if name in frame.columns}
-    return Rows(frame.select(task.keys), columns)
+    if gaps is not None:
+        columns["top_gap"] = gaps
+    return ShardRows(frame.select(task.keys), columns)
 
 
 def _table(task: ShardTask) -> pa.Table:
@@ -115,7 +121,7 @@ def _table(task: ShardTask) -> pa.Table:
 
 def _frame(table: pa.Table) -> pl.DataFrame:
     """Every column but the lists, as polars."""
-    frame: Any = pl.from_arrow(table.select([name for name in table.column_names if name != "top_ids"]))
+    frame: Any = pl.from_arrow(table.select([name for name in table.column_names if name not in _LISTS]))
     return frame
 
 
@@ -129,6 +135,19 @@ def _first_ids(lists: pa.ChunkedArray[Any]) -> Int:
         first = np.full(len(start), -1, dtype=np.int64)
         first[has_any] = ids[start[has_any]]
         parts.append(first)
+    return np.concatenate(parts)
+
+
+def _gaps(lists: pa.ChunkedArray[Any], width: int) -> Array:
+    """The first distances of every list, float64 [rows, width], infinite where a list is shorter."""
+    parts: list[Array] = [np.zeros((0, width))]
+    for chunk in lists.chunks:
+        array: Any = chunk
+        offsets, gaps = array.offsets.to_numpy(), array.values.to_numpy(zero_copy_only=False)
+        place = offsets[:-1, None] + np.arange(width)
+        inside = place < offsets[1:, None]
+        found = gaps[np.where(inside, place, 0)] if len(gaps) else np.zeros(place.shape)
+        parts.append(np.where(inside, found.astype(np.float64), np.inf))
     return np.concatenate(parts)
 
 

@@ -10,7 +10,7 @@ import polars as pl
 from logitbox.analysis.populations import CELLS, quantity_names
 from logitbox.analysis.reading import KEYS
 from logitbox.dumps.dump import Dump
-from logitbox.dumps.measures import TOKEN_MEASURES
+from logitbox.dumps.definitions.tokens import QUANTITIES
 from logitbox.errors import InputError
 
 RESERVED = frozenset(
@@ -19,7 +19,7 @@ RESERVED = frozenset(
         *("key", "value", "reduction", "low", "high"),
         *("cell", "share", "tfa", "tfce", "tfa_part", "tfce_part", "mean_nll"),
         *("accuracy", "ece", "mce", "gap"),
-        *(measure.name for measure in TOKEN_MEASURES),
+        *(quantity.name for quantity in QUANTITIES),
         *CELLS,
         *(f"nll_{name}" for name in CELLS),
     ]

@@ -18,9 +18,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from logitbox.analysis.histogram import COARSE, FINE, Grid
-from logitbox.analysis.populations import INTERNAL, Populations, duplicate, finite, quantities
+from logitbox.analysis.populations import is_internal, masks, quantities
 from logitbox.analysis.reading import ShardTask, codes, read_rows
 from logitbox.analysis.sums import Bins, CellSums, Classes, Units, add_bins
+from logitbox.dumps.definitions.rows import Rows
+from logitbox.dumps.definitions.tokens import duplicate, finite, type_names
 
 HISTOGRAM_SUMS = ("n", "confidence", "correct")
 _AT_ONCE = 16
@@ -35,8 +37,7 @@ class Tally:
 
     Attributes:
         cells: one row per key, set of recorded quantities (`spec`) and population (`type`): `n` tokens,
-            `n_nonfinite` and `n_duplicate` left out (a duplicate counts there only; the Recorder's live metrics
-            count duplicates like any other row), `clusters` samples, `nn` = Σ nᵢ² over samples, and for every quantity x the
+            `n_nonfinite` and `n_duplicate` left out (a duplicate counts there only), `clusters` samples, `nn` = Σ nᵢ² over samples, and for every quantity x the
             columns `x` = Σx, `x:xx` = Σ xᵢ² and `x:xn` = Σ xᵢ nᵢ (xᵢ a sample's sum), from which clustered
             intervals follow. Null where the session did not record the quantity.
         fine: confidence histogram per phase, dataset and type, sparse: `bin`, `n`, `confidence`, `correct`.
@@ -50,29 +51,30 @@ class Tally:
 
 def tally_shard(task: ShardTask) -> Tally:
     """Tally one shard. Raises DamagedDumpError if its bytes are not those that were written."""
-    rows = read_rows(task)
-    cell, cells = codes(rows.keys, task.keys)
-    populations = Populations(task.spec)
-    masks = dict(populations.masks(rows.columns))
-    classes = Classes.of(list(masks.values()))
-    repeated = duplicate(rows.columns)
-    good = finite(rows.columns) & ~repeated
+    shard = read_rows(task)
+    cell, cells = codes(shard.keys, task.keys)
+    rows = Rows(shard.columns, task.spec)
+    member = masks(rows)
+    classes = Classes.of(list(member.values()))
+    repeated = duplicate(rows)
+    good = finite(rows) & ~repeated
     lost = {
         name: _lost(cell[left_out], len(cells), classes, classes.of_row[left_out])
         for name, left_out in (("n_nonfinite", ~good & ~repeated), ("n_duplicate", repeated))
     }
-    columns, kind = rows.columns, classes.of_row
+    columns, kind = shard.columns, classes.of_row
     if not good.all():
         columns = {name: values[good] for name, values in columns.items()}
         cell, kind = cell[good], kind[good]
-    values = quantities(columns, task.spec)
-    is_type = classes.member[:, [list(masks).index(name) for name in populations.types]]
+    values = quantities(Rows(columns, task.spec))
+    types = type_names(task.spec)
+    is_type = classes.member[:, [list(member).index(name) for name in types]]
     units = Units.of(cell, columns["sample"], kind, is_type, list(values.values()))
-    names = [*values, *(f"is_{name}" for name in populations.types)]
-    sums = [units.over(classes.member[units.kind, p]) for p in range(len(masks))]
+    names = [*values, *(f"is_{name}" for name in types)]
+    sums = [units.over(classes.member[units.kind, p]) for p in range(len(member))]
     fine_bin = FINE.locate(values["confidence"])
     counted = (values["confidence"], values["correct"])
-    shown = [name for name in masks if not name.endswith(INTERNAL)]  # they come first
+    shown = [name for name in member if not is_internal(name)]  # they come first
     histograms: list[pl.DataFrame] = []
     for grid, bins, (wide_of_cell, wide) in (
         (FINE, fine_bin, codes(cells, ("phase", "dataset"))),
@@ -81,7 +83,7 @@ def tally_shard(task: ShardTask) -> Tally:
         code = (wide_of_cell[cell] * len(classes) + kind) * grid.n_bins + bins
         entries = add_bins(code, len(wide) * len(classes), grid.n_bins, None, *counted)
         histograms.append(_histogram_frame(entries, wide, grid, shown, classes))
-    return Tally(_cells_frame(cells, list(masks), names, sums, lost), *histograms)
+    return Tally(_cells_frame(cells, list(member), names, sums, lost), *histograms)
 
 
 def _lost(cell: Int, n_cells: int, classes: Classes, kind: Int) -> Int:

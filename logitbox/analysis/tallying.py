@@ -38,7 +38,11 @@ _CODE = (
         "logitbox.analysis",
         ("reading.py", "sums.py", "tally.py", "tallying.py", "populations.py", "histogram.py"),
     ),
-    ("logitbox.dumps", ("measures.py", "spec.py", "flags.py")),
+    ("logitbox.dumps", ("spec.py", "detailed.py", "flags.py")),
+    (
+        "logitbox.dumps.definitions",
+        ("rows.py", "entries.py", "tokens.py", "groups.py", "agent.py", "decisions.py", "registry.py"),
+    ),
 )
 
 

@@ -5,9 +5,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from logitbox.demo.losses import CoordLossConfig
 from logitbox.demo.model import ModelConfig
 from logitbox.demo.scenes import SceneConfig
+from logitbox.dumps.spec import OrderedSpec
+
+COORD_LOSS = OrderedSpec(
+    sigma=2.0,
+    truncate=16,
+    normalize_w1=True,
+    soft_ce_weight=0.1,  # boxes are learned long before names; at 1.0 they take all the gradient
+    w1_weight=2.0,  # normalized, W1 is a share of the range: about 0.01 in the end
+    gate_weight=1.0,
+)
+"""The loss of coordinates: what the demo trains on and what it has recorded."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +31,7 @@ class DemoConfig:
         record_every: steps between two recorded training steps.
         k: how many of the best tokens are recorded per position.
         evals: evaluation passes, spread evenly from step 0 to the last.
+        loss: target and weights of the loss on coordinates; other tokens have cross-entropy.
         threads: torch threads while training; the arithmetic, and so the run, depends on it slightly.
     """
 
@@ -40,7 +51,7 @@ class DemoConfig:
     threads: int = 2
     scenes: SceneConfig = field(default_factory=SceneConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    loss: CoordLossConfig = field(default_factory=CoordLossConfig)
+    loss: OrderedSpec = COORD_LOSS
 
 
 def eval_steps(config: DemoConfig) -> list[int]:

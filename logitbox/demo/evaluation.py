@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from logitbox.demo.logs import LogWindow
-from logitbox.demo.losses import CoordLossConfig, composite_loss
 from logitbox.demo.model import DigitReader
 from logitbox.demo.scenes import Digits, SceneConfig, Scenes, draw_scenes
 from logitbox.demo.tokens import COORD_IDS, DIGIT_NAMES, TextBatch, collate, decode, encode
+from logitbox.dumps.losses import composite_loss
 from logitbox.dumps.recorder import Recorder
+from logitbox.dumps.spec import OrderedSpec
 
 _BATCH = 64
 _SOURCES = {1: "one digit", 2: "two digits"}
@@ -62,17 +63,17 @@ def sample_columns(scenes: Scenes) -> dict[str, list[int] | list[str]]:
 
 @torch.no_grad()
 def evaluate(
-    model: DigitReader, scenes: Scenes, step: int, loss_config: CoordLossConfig, recorder: Recorder
+    model: DigitReader, scenes: Scenes, step: int, coord_loss: OrderedSpec, recorder: Recorder
 ) -> EvalResult:
     """Run the model over all scenes and record every supervised token."""
     model.eval()
     window, names, errors = LogWindow(), [], []
     for rows, text in _batches(scenes):
         logits = model(scenes.images[rows], text.input_ids)
-        parts = composite_loss(logits, text.labels, COORD_IDS, loss_config)
+        parts = composite_loss(logits, text.labels, COORD_IDS, coord_loss)
         window.add(parts, logits, text.labels)
         names.append(_names_right(logits, text))
-        errors.append(_coord_errors(logits, text, loss_config.temperature))
+        errors.append(_coord_errors(logits, text, coord_loss.temperature))
         recorder.record(
             logits,
             text.labels,

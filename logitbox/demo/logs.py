@@ -5,7 +5,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from logitbox.demo.losses import LossParts
+from logitbox.dumps.losses import CompositeLoss
 
 
 class LogWindow:
@@ -23,7 +23,7 @@ class LogWindow:
         self._tokens = 0
 
     @torch.no_grad()
-    def add(self, parts: LossParts, logits: Tensor, labels: Tensor) -> None:
+    def add(self, parts: CompositeLoss, logits: Tensor, labels: Tensor) -> None:
         """Add a micro-batch: logits ``[B, T, V]`` and unshifted labels ``[B, T]``, -100 ignored."""
         targets = labels[:, 1:]
         hits = (logits[:, :-1].argmax(dim=-1) == targets)[targets >= 0]
@@ -33,7 +33,7 @@ class LogWindow:
             {
                 "loss": float(parts.total),
                 "token_acc": float(hits.float().mean()),
-                "coord_softce_w1/loss": float(parts.coord),
+                "coord_softce_w1/loss": float(parts.ordered),
                 "coord_softce_w1/soft_ce": float(parts.soft_ce),
                 "coord_softce_w1/w1": float(parts.w1),
                 "coord_softce_w1/gate": float(parts.gate),

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -64,7 +64,7 @@ def _recorder(dump: Path, config: DemoConfig) -> Recorder:
         vocab=TOKENS,
         k=config.k,
         groups={"coord": COORD_IDS},
-        ordered={"coord": config.loss.parameters()},
+        ordered={"coord": asdict(config.loss)},
         types=list(TYPES),
         every=config.record_every,
     )

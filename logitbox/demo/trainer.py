@@ -9,10 +9,10 @@ from torch import nn
 from logitbox.demo.config import DemoConfig, eval_steps, schedule
 from logitbox.demo.evaluation import EvalResult, digits_needed, draw_eval_scenes, evaluate, sample_columns
 from logitbox.demo.logs import LogWindow
-from logitbox.demo.losses import composite_loss
 from logitbox.demo.model import DigitReader
 from logitbox.demo.scenes import draw_scenes, random_picks, split_digits
 from logitbox.demo.tokens import COORD_IDS, collate
+from logitbox.dumps.losses import composite_loss
 from logitbox.dumps.recorder import Recorder
 
 Progress = Callable[[int, int, str], None]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from logitbox.dumps.hostbatch import most_rows, select_rows
 from logitbox.dumps.live import LiveMetrics
+from logitbox.dumps.marks import Marks
 from logitbox.dumps.naming import NamingTask
 from logitbox.dumps.passes import Where
 from logitbox.dumps.positions import Batch, Layout
 from logitbox.dumps.reduce import GroupIndex, Targets, reduce_logits
 from logitbox.dumps.rows import TokenJob
 from logitbox.dumps.samples import SampleBook
-from logitbox.dumps.spec import RecordSpec
+from logitbox.dumps.spec import DECISION, RecordSpec
 from logitbox.dumps.transfer import HostCopier, Pending, to_device
 from logitbox.dumps.vocabulary import Vocabulary
 from logitbox.dumps.writer import Writer
@@ -32,11 +33,11 @@ class Intake:
     live: LiveMetrics
     book: SampleBook = field(default_factory=SampleBook)
     _copier: HostCopier = field(default_factory=HostCopier)
-    _groups: GroupIndex = field(init=False)
+    _marks: Marks = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the index of the groups."""
-        self._groups = GroupIndex(self.spec)
+        """Make what says more of a position than was given."""
+        self._marks = Marks(self.vocabulary, self.live.groups)
 
     def take(
         self,
@@ -53,13 +54,15 @@ class Intake:
         """
         if not self.writer.admit(most_rows(plan)):
             return
+        if plan is not None and self.spec.answers and DECISION not in types_given:
+            types = plan.columns["types"] | self._marks.decision(plan, batch.labels.shape)
+            plan = replace(plan, columns=plan.columns | {"types": types})
         try:
             job = TokenJob(
                 spec=self.spec,
-                vocabulary=self.vocabulary,
                 naming=naming,
                 shape=(batch.labels.shape[0], batch.labels.shape[1]),
-                reduced=self._reduced(batch, plan, where.phase),
+                reduced=self._reduced(batch, plan, where),
                 whole=self._copier.start(whole),
                 book=self.book,
                 types_given=types_given,
@@ -70,7 +73,7 @@ class Intake:
             self.writer.give_back()
             raise
 
-    def _reduced(self, batch: Batch, plan: Layout | None, phase: str) -> Pending:
+    def _reduced(self, batch: Batch, plan: Layout | None, where: Where) -> Pending:
         """Start the reduction of the rows to keep, and their copy to the host."""
         nothing = Pending({"gold": torch.zeros(0, dtype=torch.long)})
         if plan is None:
@@ -84,8 +87,9 @@ class Intake:
             batch.logits,
             None if rows is None else to_device(rows, device),
             Targets(columns["gold"], columns.get("left"), columns.get("right")),
-            self._groups,
-            lse_beta=self.spec.records_lse_beta(phase),
+            self.live.groups,
+            lse_beta=self.spec.records_lse_beta(where.phase),
         )
-        self.live.add(phase, columns)
+        columns["flags"] = self._marks.flags(columns)
+        self.live.add(where, columns)
         return self._copier.start(columns)

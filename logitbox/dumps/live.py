@@ -1,67 +1,211 @@
-"""Running sums on the device, for the trainer's own log. Nothing waits until the numbers are read."""
+"""Running sums on the device, for the trainer's own log. Nothing waits until the numbers are read.
+
+The sums are of `logitbox.dumps.definitions`, the same that the analyses evaluate from a dump: a matrix of populations
+by quantities per step, made by one product, so that a metric more costs next to nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from logitbox.dumps.definitions.agent import gaps_needed
+from logitbox.dumps.definitions.entries import Metric, prefix_of
+from logitbox.dumps.definitions.rows import Rows
+from logitbox.dumps.definitions.tokens import duplicate, finite
+from logitbox.dumps.definitions.values import Sheet, StepReduction, Sums
 from logitbox.dumps.flags import Flag
-from logitbox.dumps.measures import LIVE_KEYS, TOKEN_MEASURES, phase_prefix
+from logitbox.dumps.passes import Where
+from logitbox.dumps.reduce import GroupIndex
+from logitbox.errors import InputError
+
+MOST_STEPS = 1024
+"""Steps told apart between two reads; from then on they count as one."""
+
+Moment = tuple[int, str, int]
+"""(step, dataset, pass): what one logging step is."""
+
+_BEFORE: Moment = (-1, "", -1)
+"""Where sums are kept that are no longer told apart."""
+
+Steps = dict[Moment, Sums]
 
 
 @dataclass
 class LiveMetrics:
-    """Token-weighted sums since the last read, per phase."""
+    """Sums since the last read, per phase and step."""
 
-    _sums: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    groups: GroupIndex
+    reasons: dict[str, str] = field(default_factory=dict[str, str])
+    """Why the null values of the last read are null."""
+    _sums: dict[str, dict[Moment, Tensor]] = field(default_factory=dict[str, dict[Moment, Tensor]])
+    _unreported: dict[str, Steps] = field(default_factory=dict[str, Steps])
+    _phases: set[str] = field(default_factory=set[str])
 
-    def add(self, phase: str, columns: Mapping[str, Tensor]) -> None:
-        """Add the supervised, finite rows of a micro-batch; stays on the device."""
-        supervised = (columns["flags"] & int(Flag.SUPERVISED)) != 0
-        use = supervised & columns["nll"].isfinite() & columns["entropy"].isfinite()
-        dtype = torch.float32 if use.device.type == "mps" else torch.float64
-        values = [torch.where(use, measure.value(columns).to(dtype), 0.0).sum() for measure in TOKEN_MEASURES]
-        sums = torch.stack([use.sum().to(dtype), (supervised & ~use).sum().to(dtype), *values])
-        self._sums[phase] = self._sums[phase] + sums if phase in self._sums else sums
+    @cached_property
+    def sheet(self) -> Sheet:
+        """What is summed."""
+        return Sheet(self.groups.spec)
 
-    def read(self, *, all_reduce: bool = False) -> dict[str, float]:
-        """Token means of every phase seen since the last read, then start anew.
+    def add(self, where: Where, columns: Mapping[str, Tensor]) -> None:
+        """Add the supervised rows of a micro-batch; stays on the device."""
+        self._phases.add(where.phase)
+        steps = self._sums.setdefault(where.phase, {})
+        moment = (where.step, where.dataset, where.pass_)
+        sums = summed(columns, self.sheet, self.groups)
+        steps[moment] = steps[moment] + sums if moment in steps else sums
+        if len(steps) > MOST_STEPS:
+            total = torch.stack(list(steps.values())).sum(dim=0)
+            steps.clear()
+            steps[_BEFORE] = total
 
-        Rows that are not finite are left out of the means and counted in `n_nonfinite`.
+    def read(
+        self,
+        prefix: str | None = None,
+        *,
+        phase: str | None = None,
+        reduction: StepReduction = "token_mean",
+        all_reduce: bool = False,
+    ) -> dict[str, float | None]:
+        """`Recorder.metrics`."""
+        if reduction not in ("token_mean", "step_mean"):
+            raise InputError(f"reduction is {reduction!r}; allowed are 'token_mean' and 'step_mean'")
+        ranks = all_reduce and torch.distributed.is_available() and torch.distributed.is_initialized()
+        pending = self._pending_anywhere() if ranks else {name: list(steps) for name, steps in self._sums.items()}
+        chosen = self._chosen(prefix, phase, sorted(pending))
+        mine = {name: self._sums.pop(name, {}) for name in chosen}
+        keys = [(name, step) for name in chosen for step in pending.get(name, ())]
+        values: dict[str, float | None] = {}
+        self.reasons = {}
+        for name, steps in _on_host(mine, keys, self.sheet, all_reduce=ranks).items():
+            values |= self._values(name, steps, prefix, reduction)
+        return values
 
-        Args:
-            all_reduce: sum over the ranks of the default process group, if there is one, first; every rank
-                must call it, also one that recorded nothing.
-        """
-        metrics: dict[str, float] = {}
-        for phase, sums in sorted((_reduced(self._sums) if all_reduce else self._sums).items()):
-            count, left_out, *totals = sums.tolist()
-            prefix = phase_prefix(phase)
-            metrics |= {f"{prefix}n_tokens": count, f"{prefix}n_nonfinite": left_out}
-            for measure, total in zip(TOKEN_MEASURES, totals, strict=True):
-                if measure.name in LIVE_KEYS and count:
-                    metrics[prefix + LIVE_KEYS[measure.name]] = total / count
-        self._sums.clear()
-        return metrics
+    def _pending_anywhere(self) -> dict[str, list[Moment]]:
+        """Phases and steps that any rank has to read, the same on all ranks."""
+        mine = {phase: list(steps) for phase, steps in self._sums.items()}
+        seen: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(seen, (mine, sorted(self._phases)))
+        self._phases.update(*(phases for _, phases in seen))
+        names = {name for pending, _ in seen for name in pending}
+        return {name: sorted({step for pending, _ in seen for step in pending.get(name, ())}) for name in sorted(names)}
+
+    def _chosen(self, prefix: str | None, phase: str | None, pending: list[str]) -> list[str]:
+        """The phases that a read is about."""
+        if phase is not None:
+            return [phase]
+        if prefix is None:
+            return pending
+        named = [name for name in self._phases if prefix in _prefixes(name, self._phases)]
+        if not named and len(pending) > 1:
+            raise InputError(
+                f"prefix {prefix!r} could be of any of the phases {', '.join(pending)}; say which with phase="
+            )
+        return named or pending
+
+    def _values(
+        self, phase: str, steps: Steps, prefix: str | None, reduction: StepReduction
+    ) -> dict[str, float | None]:
+        detailed = self._due(phase, steps)
+        values: dict[str, float | None] = {}
+        for metric in self.sheet.metrics:
+            over = detailed if metric.family == "001" else steps
+            if over is None:
+                continue
+            before = prefix_of(metric.family, phase, self._phases) if prefix is None else prefix
+            values[before + metric.key] = value = self._value(metric, over, reduction)
+            if value is None:
+                lost = any(self.sheet.has_lost(metric, sums) for sums in over.values())
+                self.reasons[before + metric.key] = self.sheet.reason(metric, has_lost=lost)
+        return values
+
+    def _value(self, metric: Metric, steps: Steps, reduction: StepReduction) -> float | None:
+        if reduction == "token_mean":
+            return self.sheet.value(metric, sum(steps.values(), start=np.zeros(self.sheet.shape)))
+        if _BEFORE in steps:
+            raise InputError(
+                f"more than {MOST_STEPS} steps since the last metrics(); call it more often to have step means"
+            )
+        return self.sheet.step_mean(metric, list(steps.values()))
+
+    def _due(self, phase: str, steps: Steps) -> Steps | None:
+        """The steps that detailed metrics are reported over; None where they are not due yet, and kept."""
+        over = _together(self._unreported.pop(phase, {}), steps)
+        every = self.groups.spec.detailed.log_detailed_metrics_every_n_steps
+        if phase == "train" and max((step for step, _, _ in steps), default=0) % every:
+            self._unreported[phase] = over
+            return None
+        return over
 
 
-def _reduced(mine: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Sums over all ranks; phases that one rank has not seen count as nothing there."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return dict(mine)
-    seen: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(seen, sorted(mine))
-    phases = sorted({phase for rank in seen for phase in rank})
-    if not phases:
+def summed(columns: Mapping[str, Tensor], sheet: Sheet, groups: GroupIndex) -> Tensor:
+    """Sums [populations, counts and quantities] over the supervised rows, float64 (float32 on mps)."""
+    rows, dtype = _rows(columns, sheet, groups)
+    supervised = rows.flagged(Flag.SUPERVISED)
+    repeated = duplicate(rows)
+    good = supervised & finite(rows) & ~repeated
+    counted = [good, supervised & ~repeated & ~finite(rows), supervised & repeated]
+    values = [torch.where(good, quantity.value(rows), 0) for quantity in sheet.quantities]
+    x = torch.stack([value.to(dtype) for value in (*counted, *values)])
+    member = torch.stack([population.mask(rows).to(dtype) for population in sheet.populations])
+    infinite = x.isinf()
+    # 0 · ∞ would spoil the sums of populations that the row is not in.
+    sums = member @ torch.where(infinite, 0.0, x).T
+    return torch.where(member @ infinite.to(dtype).T > 0, torch.inf, sums)
+
+
+def _rows(columns: Mapping[str, Tensor], sheet: Sheet, groups: GroupIndex) -> tuple[Rows, torch.dtype]:
+    dtype = torch.float32 if columns["gold"].device.type == "mps" else torch.float64
+    given = dict(columns)
+    given["top_1"] = given["top_ids"][:, 0].long()
+    if "keep" in given:
+        given["flags"] = torch.where(given["keep"], given["flags"], 0)
+    given["top_gap"] = given["top_gap"][:, : gaps_needed(sheet.spec)]
+    wide = {name: value.to(dtype) for name, value in given.items() if value.is_floating_point()}
+    return Rows(given | wide, sheet.spec, groups.bins), dtype
+
+
+def _prefixes(phase: str, phases: set[str]) -> set[str]:
+    return {prefix_of(family, phase, phases) for family in ("000", "001")}
+
+
+def _together(first: Steps, second: Steps) -> Steps:
+    return {step: first.get(step, 0.0) + second.get(step, 0.0) for step in {**first, **second}}
+
+
+def _on_host(
+    mine: Mapping[str, Mapping[Moment, Tensor]], keys: list[tuple[str, Moment]], sheet: Sheet, *, all_reduce: bool
+) -> dict[str, Steps]:
+    """Sums on the host, over all ranks if asked for; the one place that waits for the device."""
+    if not keys:
         return {}
-    device = torch.device("cpu")
-    if torch.distributed.get_backend() == "nccl":
-        device = torch.device("cuda", torch.cuda.current_device())
-    nothing = torch.zeros(2 + len(TOKEN_MEASURES), dtype=torch.float64, device=device)
-    total = torch.stack([mine[phase].to(nothing) if phase in mine else nothing for phase in phases])
-    torch.distributed.all_reduce(total)
-    return dict(zip(phases, total, strict=True))
+    nothing = torch.zeros(sheet.shape, dtype=torch.float64, device=_device(mine, reduce=all_reduce))
+    total = torch.stack([_at(mine, phase, step, nothing) for phase, step in keys])
+    if all_reduce:
+        torch.distributed.all_reduce(total)
+    found: dict[str, Steps] = {}
+    for (phase, step), sums in zip(keys, total.cpu().numpy(), strict=True):
+        found.setdefault(phase, {})[step] = sums
+    return found
+
+
+def _at(mine: Mapping[str, Mapping[Moment, Tensor]], phase: str, step: Moment, nothing: Tensor) -> Tensor:
+    """One step's sums; a step that this rank has not seen counts as nothing."""
+    sums = mine.get(phase, {}).get(step)
+    return nothing if sums is None else sums.to(nothing.device).to(nothing.dtype)
+
+
+def _device(mine: Mapping[str, Mapping[Moment, Tensor]], *, reduce: bool) -> torch.device:
+    """Where the sums are stacked: where they are, so that one copy brings them all; nccl reduces on its device."""
+    if reduce:
+        is_nccl = torch.distributed.get_backend() == "nccl"
+        return torch.device("cuda", torch.cuda.current_device()) if is_nccl else torch.device("cpu")
+    devices = {sums.device for steps in mine.values() for sums in steps.values()}
+    has_float64 = len(devices) == 1 and next(iter(devices)).type != "mps"
+    return devices.pop() if has_float64 else torch.device("cpu")

@@ -13,22 +13,28 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from logitbox.dumps.checks import optional_whole, whole_number
+from logitbox.dumps.classifier import Classifier
 from logitbox.dumps.hostbatch import SampleIds, read_sample, whole_batch
 from logitbox.dumps.intake import Intake
+from logitbox.dumps.definitions.values import StepReduction
 from logitbox.dumps.live import LiveMetrics
 from logitbox.dumps.manifest import Session
 from logitbox.dumps.naming import NamingTask
 from logitbox.dumps.passes import Moment, PassClock
 from logitbox.dumps.positions import layout, make_batch
-from logitbox.dumps.reduce import plain_arithmetic
+from logitbox.dumps.reduce import GroupIndex, plain_arithmetic
+from logitbox.dumps.schemes.answers import Answers
+from logitbox.dumps.schemes.scheme import Scheme
 from logitbox.dumps.session import Place, find_place, holds_vocabulary, open_session
-from logitbox.dumps.spec import LseBeta, Scope, TokenTypes, build_spec, optional_whole, whole_number
+from logitbox.dumps.spec import LseBeta, Scope, TokenTypes, build_spec
 from logitbox.dumps.usertables import SampleColumns, SamplesJob, scalars_job, vocab_job
 from logitbox.dumps.vocabulary import Tokenizer, build_vocabulary
 from logitbox.dumps.writer import OnFull, Writer, WriterOptions
 from logitbox.errors import InputError
 
 Bits = Tensor | Mapping[str, Tensor] | None
+Types = Scheme | TokenTypes | Sequence[str | Scheme | TokenTypes] | None
 
 
 class Recorder:
@@ -40,7 +46,8 @@ class Recorder:
         k: how many of the best tokens to keep per position; default 32, clamped to the vocabulary.
         groups: name to token ids, for the probability mass inside them.
         ordered: group name to options (see `OrderedSpec`), for groups whose ids are ordered bins.
-        types: names of token types, whose masks `record(types=…)` then takes.
+        types: names of token types, whose masks `record(types=…)` then takes; or schemes, that label the tokens
+            themselves; or both in one list.
         every: record training steps that are multiples of this; other phases are always recorded.
         scope: "supervised" positions, or "all" (needs `input_ids`).
         probes: also score each row's logits against the neighbouring labels (evidence for shift bugs).
@@ -50,6 +57,11 @@ class Recorder:
         vocab_size: the logits' last dimension, where embeddings are padded beyond the tokenizer.
         accumulation: micro-batches per optimizer step, if the trainer has a fixed number; only noted.
         length_unit: unit of the `length` column of `samples`, such as "s"; only noted.
+        answers: name to token ids of the answers of a decision, or names of groups that are; by default accept and
+            reject, where there are such groups. They bring the type `decision`; without a scheme or mask for it, the
+            last answer token of each sample is its slot.
+        detailed: switches of seed 001's metrics (see `DetailedSpec`), or False for none of them. Given at all, or
+            where reasoning or tool_call is a type, what they need is recorded exactly.
         rank, world, session: from torch.distributed where it is initialised; else 0, 1 and a new id.
         on_full: what to do when the writer is behind: "wait", or "drop" the micro-batch and count it.
         queue_size, shard_rows, flush_seconds: most micro-batches waiting, rows a shard, time between shards.
@@ -65,7 +77,7 @@ class Recorder:
         k: int | None = None,
         groups: Mapping[str, Sequence[int]] | None = None,
         ordered: Mapping[str, Mapping[str, Any]] | None = None,
-        types: TokenTypes | Sequence[str] | None = None,
+        types: Types = None,
         every: int = 1,
         scope: Scope = "supervised",
         probes: bool = False,
@@ -79,6 +91,8 @@ class Recorder:
         rank: int | None = None,
         world: int | None = None,
         session: str | None = None,
+        answers: Mapping[str, Sequence[int]] | Sequence[str] | Answers | None = None,
+        detailed: bool | Mapping[str, Any] | None = None,
         on_full: OnFull = "wait",
         queue_size: int = 64,
         shard_rows: int = 65_536,
@@ -86,13 +100,23 @@ class Recorder:
     ) -> None:
         self.path = Path(path)
         self.enabled = enabled
-        self._live = LiveMetrics()
         self._closed = False
         options = WriterOptions(shard_rows, flush_seconds, queue_size, on_full)
         self._vocabulary = build_vocabulary(vocab, optional_whole("vocab_size", vocab_size, 1))
+        self._classifier = Classifier.of(types, detailed)
         self.spec = build_spec(
-            self._vocabulary.size, optional_whole("k", k, 1), groups, ordered, types, probes=probes, lse_beta=lse_beta, scope=scope
+            self._vocabulary.size,
+            optional_whole("k", k, 1),
+            groups,
+            ordered,
+            self._classifier.types,
+            probes=probes,
+            lse_beta=lse_beta,
+            scope=scope,
+            detailed=detailed,
+            answers=answers.groups if isinstance(answers, Answers) else answers,
         )
+        self._live = LiveMetrics(GroupIndex(self.spec))
         if not enabled:
             return
         draft = Session(
@@ -175,6 +199,10 @@ class Recorder:
         if moment.phase == "train" and moment.step % self.session.every:
             return
         device = logits.device if isinstance(logits, Tensor) else torch.device("cpu")
+        if not isinstance(types, Tensor):
+            types = self._classifier.complete(
+                types, labels, input_ids, attention_mask=attention_mask, position_ids=position_ids
+            )
         with plain_arithmetic(device):
             batch = make_batch(
                 logits,
@@ -221,13 +249,41 @@ class Recorder:
         if self._is_open():
             self._writer.put(SamplesJob(self._sample_columns.table(frame), self._intake.book))
 
-    def metrics(self, *, all_reduce: bool = False) -> dict[str, float]:
-        """Token means since the last call, as a plain dict ready for a trainer's log.
+    def metrics(
+        self,
+        prefix: str | None = None,
+        *,
+        phase: str | None = None,
+        reduction: StepReduction = "token_mean",
+        all_reduce: bool = False,
+    ) -> dict[str, float | None]:
+        """Every metric of what was recorded since the last call, as a plain dict ready for a trainer's log.
+
+        Keys and values are those of `logitbox.metrics(dump)`; `docs/metrics.md` lists them. This is the one call
+        that waits for the device.
 
         Args:
+            prefix: put before every key; by default that of the key's seed and phase (nothing or `train_` for
+                train, `eval_` or `val_` for eval). It also chooses the phase it belongs to, so that the others run on.
+            phase: the one phase to read; by default all, or the one of `prefix`.
+            reduction: "token_mean", Σ over tokens / tokens; or "step_mean", the mean over logging steps of each
+                step's value.
             all_reduce: sum over all ranks first; every rank must call it.
+
+        Returns:
+            Key to value. None where it is over no tokens; `null_reasons` then says why.
+
+        Raises:
+            InputError: an unknown reduction, or a prefix that could be of several phases.
         """
-        return self._live.read(all_reduce=all_reduce) if self.enabled else {}
+        if not self.enabled:
+            return {}
+        return self._live.read(prefix, phase=phase, reduction=reduction, all_reduce=all_reduce)
+
+    @property
+    def null_reasons(self) -> dict[str, str]:
+        """Why values of the last `metrics()` are None, by key."""
+        return dict(self._live.reasons)
 
     def flush(self) -> None:
         """Block until everything recorded so far is in finished shards."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from logitbox.dumps.best import best_columns
 from logitbox.dumps.ordered import ordered_columns
 from logitbox.dumps.spec import BETAS, Group, OrderedSpec, RecordSpec
 from logitbox.dumps.topk import TILE, topk_lowest_id
@@ -203,6 +204,8 @@ def _reduce_chunk(x: Tensor, targets: Targets, groups: GroupIndex, *, lse_beta: 
     }
     columns |= {name: gap.squeeze(1) + ln_s for name, gap in probes.items()}
     columns |= _group_columns(group_lse, ordered, ln_s)
+    if wanted := spec.best_columns:
+        columns |= best_columns(top_logits - m - ln_s.unsqueeze(1), tail / s, wanted)
     if lse_beta:
         columns["lse_beta"] = _lse_beta(d, m, buffer, groups.betas(d))
     return {name: value.float() if value.dtype == torch.float64 else value for name, value in columns.items()}

@@ -19,7 +19,6 @@ from logitbox.dumps.samples import SampleBook, SampleRow
 from logitbox.dumps.schema import GOLD_COLUMNS, ORDERED_COLUMNS, PROBES, table_schema
 from logitbox.dumps.spec import RecordSpec
 from logitbox.dumps.transfer import Array, Pending, as_int64
-from logitbox.dumps.vocabulary import Vocabulary
 from logitbox.errors import InputError
 
 
@@ -29,7 +28,6 @@ class TokenJob:
 
     where: Where
     spec: RecordSpec
-    vocabulary: Vocabulary
     naming: NamingTask
     shape: tuple[int, int]
     """(rows, padded length)."""
@@ -65,9 +63,7 @@ class TokenJob:
     def _tokens(self, columns: dict[str, Array]) -> pa.Table:
         gold = columns["gold"]
         count = len(gold)
-        columns["flags"] = (
-            as_int64(columns["flags"]) | _value_flags(columns) | _id_flags(gold, self.vocabulary)
-        )
+        columns["flags"] = as_int64(columns["flags"])
         columns["types"] = as_int64(columns["types"]) | self._group_types(gold)
         columns.setdefault("weight", np.ones(count, dtype=np.float32))
         missing = self._missing(columns)
@@ -121,24 +117,6 @@ def _check_gold(columns: Mapping[str, Array], vocab_size: int) -> None:
         raise InputError(
             f"label {int(bad[0])} is outside the vocabulary; allowed are 0 to {vocab_size - 1}, and -100 where ignored"
         )
-
-
-def _value_flags(columns: Mapping[str, Array]) -> NDArray[np.int64]:
-    known = columns["gold"] >= 0
-    finite = (
-        np.isfinite(columns["lse"]) & np.isfinite(columns["entropy"]) & (np.isfinite(columns["nll"]) | ~known)
-    )
-    return np.where(finite, 0, int(Flag.NONFINITE))
-
-
-def _id_flags(gold: Array, vocabulary: Vocabulary) -> NDArray[np.int64]:
-    bits = np.zeros(len(gold), dtype=np.int64)
-    if vocabulary.special:
-        bits |= np.where(np.isin(gold, np.fromiter(vocabulary.special, dtype=np.int64)), int(Flag.SPECIAL), 0)
-    for token, flag in ((vocabulary.bos, Flag.BOS), (vocabulary.eos, Flag.EOS)):
-        if token is not None:
-            bits |= np.where(gold == token, int(flag), 0)
-    return bits
 
 
 def _arrow(

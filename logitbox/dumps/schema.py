@@ -90,16 +90,17 @@ _SCALARS = (
 _VOCAB = (("id", pa.int32()), ("bytes", pa.binary()), ("special", pa.bool_()))
 
 
-def _shape_of(spec: RecordSpec) -> tuple[tuple[str, ...], tuple[str, ...], bool, bool]:
+def _shape_of(spec: RecordSpec) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], bool, bool]:
     """What of a spec decides the columns of `tokens`, hashable."""
     groups = tuple(group.name for group in spec.groups)
-    return groups, tuple(spec.ordered), spec.lse_beta != "never", spec.probes
+    return groups, tuple(spec.ordered), tuple(spec.best_columns), spec.lse_beta != "never", spec.probes
 
 
 @lru_cache(maxsize=64)
 def _tokens_schema(
     groups: tuple[str, ...],
     ordered: tuple[str, ...],
+    best: tuple[str, ...],
     lse_beta: bool,
     probes: bool,
 ) -> pa.Schema:
@@ -107,6 +108,7 @@ def _tokens_schema(
     columns = [*WHERE, *_TOKEN]
     columns += [(f"logmass_{name}", pa.float32()) for name in groups]
     columns += [(f"{name}_{suffix}", dtype) for name in ordered for suffix, dtype in ORDERED_COLUMNS]
+    columns += [(name, pa.float32()) for name in best]
     if lse_beta:
         columns.append(("lse_beta", pa.list_(pa.float32())))
     if probes:

@@ -7,35 +7,29 @@ sides cannot disagree about what a column means.
 from __future__ import annotations
 
 import math
-import operator
-import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from operator import index
-from typing import Any, Literal, TypeGuard, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from logitbox.dumps.checks import check_name, is_number
+from logitbox.dumps.detailed import AGENT_TYPES, BEST, DetailedSpec
 from logitbox.errors import InputError
 
 BETAS: tuple[float, ...] = (0.25, 0.5, 0.75, 1.5, 2.0)
 """Inverse temperatures of the `lse_beta` column; β = 1 is the `lse` column."""
 
+DECISION = "decision"
+"""Token type of the slots where one of the answers is due; declared along with the answers."""
+
 MAX_TYPES = 32
 MAX_VOCABULARY = 2**31 - 1  # ids are stored as int32
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 LseBeta = Literal["eval", "always", "never"]
 Scope = Literal["supervised", "all"]
-
-
-def check_name(name: str, what: str) -> str:
-    """Return `name` if it can be part of a column name or metric key."""
-    if not _NAME.fullmatch(name):
-        raise InputError(f"{what} name {name!r}: use letters, digits and _, starting with a letter")
-    return name
 
 
 def _whole_numbers(group: str, ids: Sequence[int]) -> tuple[int, ...]:
@@ -45,28 +39,6 @@ def _whole_numbers(group: str, ids: Sequence[int]) -> tuple[int, ...]:
         raise InputError(
             f"group {group!r} holds something that is no token id ({error}); give integers"
         ) from error
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    return abs(value) <= sys.float_info.max  # an int of 400 digits has no float64
-
-
-def whole_number(name: str, value: Any, at_least: int) -> int:
-    """`value` as an int: NumPy integers and the like are taken, fractions and booleans are not."""
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or number < at_least:
-        raise InputError(f"{name} is {value!r}; give a whole number, {at_least} or more")
-    return number
-
-
-def optional_whole(name: str, value: Any, at_least: int) -> int | None:
-    """`whole_number`, or None for None."""
-    return None if value is None else whole_number(name, value, at_least)
 
 
 @dataclass(frozen=True)
@@ -102,6 +74,16 @@ class Group:
         if isinstance(self.ids, range):
             return (token_ids >= self.ids.start) & (token_ids < self.ids.stop)
         return np.isin(token_ids, np.asarray(self.ids))
+
+    def bins(self, token_ids: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """(place of each id in the group, is it in the group), shapes as given; the place is 0 where it is not."""
+        inside = self.contains(token_ids)
+        if isinstance(self.ids, range):
+            return np.where(inside, token_ids - self.ids.start, 0).astype(np.int64), inside
+        ids = np.asarray(self.ids)
+        order = np.argsort(ids)
+        place = np.minimum(np.searchsorted(ids[order], token_ids), len(ids) - 1)
+        return np.where(inside, order[place], 0).astype(np.int64), inside
 
     def to_json(self) -> dict[str, Any]:
         """A range is written as its two ends, any other set as its list."""
@@ -149,14 +131,14 @@ class OrderedSpec:
             value = getattr(spec, name)
             if value is None and name == "gate_temperature":
                 continue
-            if not (_is_number(value) and 0 < value < math.inf):
+            if not (is_number(value) and 0 < value < math.inf):
                 raise InputError(f"ordered group {group!r}: {name} is {value!r}; it must be a number above 0")
         if spec.truncate is not None and not (isinstance(spec.truncate, int) and spec.truncate >= 0):
             raise InputError(
                 f"ordered group {group!r}: truncate is {spec.truncate!r}; use 0 or more bins, or None"
             )
         for name in ("soft_ce_weight", "w1_weight", "gate_weight"):
-            if not (_is_number(getattr(spec, name)) and math.isfinite(getattr(spec, name))):
+            if not (is_number(getattr(spec, name)) and math.isfinite(getattr(spec, name))):
                 raise InputError(f"ordered group {group!r}: {name} is {getattr(spec, name)!r}; give a number")
         return spec
 
@@ -208,6 +190,9 @@ class RecordSpec:
     probes: bool = False
     lse_beta: LseBeta = "eval"
     scope: Scope = "supervised"
+    detailed: DetailedSpec = field(default_factory=DetailedSpec)
+    answers: tuple[str, ...] = ()
+    """Groups between which a decision is made (seed 003)."""
 
     def group(self, name: str) -> Group:
         """The group called `name`."""
@@ -216,6 +201,16 @@ class RecordSpec:
     def records_lse_beta(self, phase: str) -> bool:
         """Whether rows of this phase carry `lse_beta`."""
         return self.lse_beta == "always" or (self.lse_beta == "eval" and phase != "train")
+
+    def reaches(self, count: int) -> bool:
+        """Whether that many of the best tokens are recorded, or all there are."""
+        return self.k >= min(count, self.vocab_size)
+
+    @property
+    def best_columns(self) -> dict[str, int]:
+        """Columns over several of the best tokens that sessions with exact detailed metrics have, and how many."""
+        counts = {f"top{count}_prob": count for count in BEST} | {"topk_entropy": self.detailed.entropy_k}
+        return {n: count for n, count in counts.items() if self.detailed.columns and self.reaches(count)}
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data, inverse of `from_json`."""
@@ -229,6 +224,8 @@ class RecordSpec:
             "lse_beta": self.lse_beta,
             "betas": list(BETAS),
             "scope": self.scope,
+            "detailed": asdict(self.detailed),
+            "answers": list(self.answers),
         }
 
     @classmethod
@@ -240,6 +237,8 @@ class RecordSpec:
         ordered = {str(name): OrderedSpec.from_json(options) for name, options in data["ordered"].items()}
         _check_ordered(ordered, groups)
         _check_modes(data["lse_beta"], data["scope"])
+        answers = tuple(map(str, data.get("answers", ())))
+        _check_answers(answers, groups)
         return cls(
             vocab_size=vocab_size,
             k=k,
@@ -251,6 +250,8 @@ class RecordSpec:
             probes=bool(data["probes"]),
             lse_beta=cast("LseBeta", data["lse_beta"]),
             scope=cast("Scope", data["scope"]),
+            detailed=DetailedSpec.from_json(data.get("detailed", {})),
+            answers=answers,
         )
 
 
@@ -281,6 +282,25 @@ def _check_ordered(ordered: Mapping[str, object], groups: Sequence[Group]) -> No
             raise InputError(f"ordered names {name!r}, which is no group; groups are {names}")
 
 
+def _check_answers(answers: Sequence[str], groups: Sequence[Group]) -> None:
+    ids_of = {group.name: group.ids for group in groups}
+    for name in answers:
+        if name not in ids_of:
+            raise InputError(f"answers name {name!r}, which is no group; groups are {list(ids_of)}")
+    if len(answers) == 1 or len(set(answers)) != len(answers):
+        raise InputError(f"answers are {list(answers)}; a decision needs two or more, each once")
+    owner: dict[int, str] = {}
+    for name in answers:
+        for token in ids_of[name]:
+            if owner.setdefault(token, name) != name:
+                raise InputError(
+                    f"token id {token} is in two answers, {owner[token]!r} and {name!r}; give it to one"
+                )
+
+
+ACCEPT_REJECT = ("accept", "reject")
+"""Groups of these names are taken for the answers of a decision (seed 003)."""
+
 DEFAULT_K = 32
 
 
@@ -294,25 +314,53 @@ def build_spec(
     probes: bool,
     lse_beta: LseBeta | bool,
     scope: Scope,
+    detailed: bool | Mapping[str, Any] | None = None,
+    answers: Mapping[str, Sequence[int]] | Sequence[str] | None = None,
 ) -> RecordSpec:
     """Validate the Recorder's arguments into a spec.
 
-    `k=None` means 32, clamped to the vocabulary; an explicit k above it is an InputError.
+    `k=None` means 32, clamped to the vocabulary; an explicit k above it is an InputError. Answers bring their groups
+    and the token type `decision`.
     """
     _check_sizes(vocab_size, k)
     mode = (
         {True: "always", False: "never"}.get(lse_beta, lse_beta) if isinstance(lse_beta, bool) else lse_beta
     )
     _check_modes(mode, scope)
-    built = tuple(Group.build(name, ids, vocab_size) for name, ids in (groups or {}).items())
+    by_name, chosen = _with_answers(groups or {}, answers)
+    built = tuple(Group.build(name, ids, vocab_size) for name, ids in by_name.items())
     _check_ordered(ordered or {}, built)
+    _check_answers(chosen, built)
+    named = TokenTypes.build(types)
+    if chosen and DECISION not in named.names:
+        named = TokenTypes.build((*named.names, DECISION))
+    kept = min(DEFAULT_K, vocab_size) if k is None else k
+    wanted = DetailedSpec.build(detailed, agent=bool(set(AGENT_TYPES) & set(named.names)))
+    if isinstance(detailed, Mapping) and "entropy_k" in detailed and kept < min(wanted.entropy_k, vocab_size):
+        raise InputError(f"detailed: entropy_k is {wanted.entropy_k}, but k is {kept}; pass k={wanted.entropy_k}")
     return RecordSpec(
         vocab_size=vocab_size,
-        k=min(DEFAULT_K, vocab_size) if k is None else k,
+        k=kept,
         groups=built,
         ordered={name: OrderedSpec.build(name, options) for name, options in (ordered or {}).items()},
-        types=TokenTypes.build(types),
+        types=named,
         probes=probes,
         lse_beta=cast("LseBeta", mode),
         scope=scope,
+        detailed=wanted,
+        answers=chosen,
     )
+
+
+def _with_answers(
+    groups: Mapping[str, Sequence[int]], answers: Mapping[str, Sequence[int]] | Sequence[str] | None
+) -> tuple[dict[str, Sequence[int]], tuple[str, ...]]:
+    """(all groups, names of those that are answers)."""
+    if answers is None:
+        return dict(groups), ACCEPT_REJECT if set(ACCEPT_REJECT) <= set(groups) else ()
+    if not isinstance(answers, Mapping):
+        return dict(groups), tuple(answers)
+    for name in answers:
+        if name in groups:
+            raise InputError(f"{name!r} is given as a group and as an answer; give it once")
+    return {**groups, **answers}, tuple(answers)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from logitbox.analysis.metrics import Metrics
-from logitbox.dumps.measures import phase_prefix
+from logitbox.dumps.definitions.entries import FAMILIES, prefix_of
 from logitbox.errors import InputError
 from logitbox.reports.style import CYCLE, DASHES, place_legend
 from logitbox.reports.texts import drawable
@@ -37,8 +37,8 @@ class Curve:
 
 
 def prefixes(result: Metrics) -> list[str]:
-    """Key prefixes of the phases in a result ("" for train)."""
-    return [phase_prefix(phase) for phase in result.phases]
+    """Key prefixes of the phases in a result ("" for most keys of train)."""
+    return [prefix_of(family, phase, result.phases) for phase in result.phases for family in FAMILIES]
 
 
 def prepare_curves(result: Metrics, keys: str | Sequence[str] = "nll") -> list[Curve]:

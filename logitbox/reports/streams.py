@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,11 +11,11 @@ import polars as pl
 from logitbox.analysis.calibration import Calibration, calibration_of_tally
 from logitbox.analysis.explain import Explanation, explain_of_tally
 from logitbox.analysis.metrics import Metrics, metrics_of_tally, registered
-from logitbox.analysis.populations import ALL, INTERNAL, rest_of
-from logitbox.analysis.registry import Metric
+from logitbox.analysis.populations import ALL
 from logitbox.analysis.tally import Tally
 from logitbox.dumps.dump import Dump
-from logitbox.dumps.measures import phase_prefix
+from logitbox.dumps.definitions.entries import Metric, full_keys
+from logitbox.dumps.definitions.groups import rest_of
 from logitbox.reports import texts
 
 MAX_STREAMS, MAX_TYPES, MAX_GROUPS = 6, 12, 4
@@ -27,7 +27,7 @@ class Stream:
 
     Attributes:
         steps: steps recorded of it.
-        prefix: of its metrics' keys.
+        keys: of its metrics, without prefix to with it.
         frame: rows of `metrics` at the last step.
         calibration, explanation: of the last step. Here and above, its passes are pooled.
     """
@@ -37,7 +37,7 @@ class Stream:
     step: int
     steps: int
     passes: int
-    prefix: str
+    keys: Mapping[str, str]
     frame: pl.DataFrame
     calibration: Calibration
     explanation: Explanation
@@ -49,8 +49,16 @@ class Stream:
 
     @cached_property
     def rows(self) -> dict[str, dict[str, float | None]]:
-        """Rows of `metrics` by key without the phase's prefix."""
-        return {str(row["key"]).removeprefix(self.prefix): row for row in self.frame.iter_rows(named=True)}
+        """Rows of `metrics` by key without prefix."""
+        return {self.bare(str(row["key"])): row for row in self.frame.iter_rows(named=True)}
+
+    def bare(self, key: str) -> str:
+        """A key without its prefix."""
+        return self._bare.get(key, key)
+
+    @cached_property
+    def _bare(self) -> dict[str, str]:
+        return {full: bare for bare, full in self.keys.items()}
 
     @property
     def verdict(self) -> str:
@@ -61,7 +69,7 @@ class Stream:
         left_out = f"{' and '.join(some)} left out" if some else ""
         if not n:
             return f"no finite supervised tokens ({left_out})"
-        accuracy, nll, perplexity = (self.value(key) for key in ("token_acc", "nll", "perplexity"))
+        accuracy, nll, perplexity = (self.value(key) for key in ("token_acc", "nll", "exp_nll"))
         told = f"accuracy {texts.share(accuracy)}, nll {texts.number(nll)} nats (perplexity {texts.number(perplexity)})"
         return f"{told} over {texts.plural(int(n), 'token')}{f' ({left_out})' if left_out else ''}"
 
@@ -99,7 +107,8 @@ class Material:
     def populations(self) -> set[str]:
         """Shown types, groups, and the rests of shown groups."""
         groups = {group.name for session in self.dump.sessions for group in session.spec.groups}
-        return {*self.types, *(rest_of(name) for name in self.types if name in groups)}
+        specs = [session.spec for session in self.dump.sessions]
+        return {*self.types, *(rest_of(spec, name) for spec in specs for name in self.types if name in groups)}
 
     def steps_of(self, stream: Stream) -> Metrics:
         """`by_step` of one stream."""
@@ -119,7 +128,12 @@ def gather(dump: Dump, tally: Tally) -> Material:
     )
     names: list[tuple[str, str]] = places.rows()
     by_step = metrics_of_tally(tally, dump, ("phase", "dataset", "step"))
-    streams = tuple(_stream(phase, dataset, tally, by_step) for phase, dataset in names[:MAX_STREAMS])
+    known = registered(dump)
+    phases = {phase for phase, _ in names}
+    streams = tuple(
+        _stream(phase, dataset, tally, by_step, full_keys(known, phase, phases))
+        for phase, dataset in names[:MAX_STREAMS]
+    )
     others = tuple(f"{phase} · {dataset}" if dataset else phase for phase, dataset in names[MAX_STREAMS:])
     groups = tuple(dict.fromkeys(group.name for session in dump.sessions for group in session.spec.groups))
     every = tuple(dict.fromkeys([*dump.types.names, *groups]))
@@ -127,19 +141,23 @@ def gather(dump: Dump, tally: Tally) -> Material:
     rest = [name for name in every if name not in groups]
     kept = {*kept_groups, *_largest(tally, rest, MAX_TYPES - len(kept_groups))}
     types = tuple(name for name in every if name in kept)
+    hidden = set(every) - set(types)
+    left_out = {*hidden, *(rest_of(session.spec, name) for session in dump.sessions for name in hidden)}
     return Material(
         dump=dump,
         tally=tally,
         streams=streams,
         others=others,
-        metrics=tuple(metric for metric in registered(dump) if _is_shown(metric, set(every) - set(types))),
+        metrics=tuple(metric for metric in known if _is_shown(metric, left_out)),
         types=types,
         n_types=len(every),
         by_step=by_step,
     )
 
 
-def _stream(phase: str, dataset: str, tally: Tally, by_step: Metrics) -> Stream:
+def _stream(
+    phase: str, dataset: str, tally: Tally, by_step: Metrics, keys: Mapping[str, str]
+) -> Stream:
     here = (pl.col("phase") == phase) & (pl.col("dataset") == dataset)
     steps = tally.cells.filter(here)["step"].unique().sort()
     last = int(steps[-1])
@@ -153,7 +171,7 @@ def _stream(phase: str, dataset: str, tally: Tally, by_step: Metrics) -> Stream:
         step=last,
         steps=len(steps),
         passes=view.cells["pass"].n_unique(),
-        prefix=phase_prefix(phase),
+        keys=keys,
         frame=frame,
         calibration=calibration_of_tally(view, ("step",)),
         explanation=explain_of_tally(view),
@@ -168,7 +186,7 @@ def _largest(tally: Tally, names: Sequence[str], most: int) -> list[str]:
 
 
 def _is_shown(metric: Metric, left_out: set[str]) -> bool:
-    if metric.population.removesuffix(INTERNAL) in {*left_out, *map(rest_of, left_out)}:
+    if metric.population.partition(".")[0] in left_out:
         return False
     return metric.quantity not in {
         f"{of}_{name}" for name in left_out for of in ("is", "mass", "top_in", "top_out")

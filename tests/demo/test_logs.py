@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from logitbox.demo.logs import LogWindow
-from logitbox.demo.losses import LossParts
+from logitbox.dumps.losses import CompositeLoss
 
 
 def batch(n_tokens, n_right):
@@ -10,7 +10,7 @@ def batch(n_tokens, n_right):
     logits = torch.zeros(1, n_tokens + 1, 2)
     logits[0, :n_right, 1] = 1.0
     logits[0, n_right:, 0] = 1.0
-    return LossParts(*torch.full((6,), float(n_tokens))), logits, labels
+    return CompositeLoss(*torch.full((8,), float(n_tokens))), logits, labels
 
 
 def test_means_are_averages_of_averages_and_the_pooled_accuracy_is_not():

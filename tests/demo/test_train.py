@@ -71,6 +71,20 @@ def test_logged_values_agree_with_the_records(run, dump):
     assert logged["eval", 3, "eval_token_acc"] == pytest.approx(right)
 
 
+def test_the_loss_trained_on_is_the_loss_recorded(dump):
+    """Eight scenes are one batch, so what was logged is a mean over tokens."""
+    evaluated = dump.scalars.filter(phase="eval", step=3).collect()
+    logged = dict(evaluated.select("key", "value").rows())
+    tokens = dump.tokens.filter(phase="eval", step=3).collect()
+    parts = [tokens[f"coord_{name}"].mean() for name in ("soft_ce", "w1", "gate")]
+    coord = 0.1 * parts[0] + 2.0 * parts[1] + parts[2]
+    text = tokens.filter(pl.col("coord_w1").is_null())["nll"].mean()
+    keys = [f"eval_coord_softce_w1/{name}" for name in ("soft_ce", "w1", "gate", "loss")]
+    assert [logged[key] for key in [*keys, "eval_loss"]] == pytest.approx(
+        [*parts, coord, coord + text], rel=1e-6
+    )
+
+
 def test_progress_is_told_and_threads_are_put_back(tmp_path, told):
     before = torch.get_num_threads()
     train(tmp_path, replace(SMALL, steps=1, threads=1))

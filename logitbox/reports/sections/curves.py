@@ -18,7 +18,7 @@ from logitbox.reports.style import WIDE, figure_style, new_axes
 _MAIN = (
     ("nll", "Mean nll (TFCE)", "nats", False),
     ("token_acc", "Accuracy (TFA)", "share of tokens", True),
-    ("entropy", "Mean entropy", "nats", False),
+    ("full_entropy", "Mean entropy", "nats", False),
 )
 _MAX_STREAMS_BY_TYPE = 3
 _MAX_ROWS = 40
@@ -63,10 +63,10 @@ def stream_curves(material: Material, stream: Stream, keys: Sequence[str]) -> li
     """Curves of one stream, labelled by key without prefix; keys without any value are left out."""
     metrics = material.steps_of(stream)
     known = set(metrics.frame["key"].unique())
-    wanted = [stream.prefix + key for key in keys if stream.prefix + key in known]
+    names = {stream.keys[key]: key for key in keys if key in stream.keys}
+    wanted = [key for key in names if key in known]
     if not wanted:
         return []
-    names = {stream.prefix + key: key for key in keys}
     # A key that is itself another phase's prefixed key would be matched there; the stream's frame has one phase.
     found = [curve for curve in prepare_curves(metrics, wanted) if curve.key in names]
     return [replace(curve, label=names[curve.key]) for curve in found]
@@ -115,11 +115,11 @@ def _longest(curves: Sequence[Curve], overlay: Sequence[Curve]) -> Curve:
 
 
 def _table(material: Material, stream: Stream) -> StepTable:
-    keys = ("n_tokens", "nll", "token_acc", "entropy")
-    frame = material.steps_of(stream).frame.filter(pl.col("key").is_in([stream.prefix + key for key in keys]))
+    keys = ("n_tokens", "nll", "token_acc", "full_entropy")
+    frame = material.steps_of(stream).frame.filter(pl.col("key").is_in([stream.keys[key] for key in keys]))
     values: dict[int, dict[str, float | None]] = {}
     for step, key, value in frame.select("step", "key", "value").iter_rows():
-        values.setdefault(step, {})[key.removeprefix(stream.prefix)] = value
+        values.setdefault(step, {})[stream.bare(key)] = value
     steps = sorted(values)
     if len(steps) > _MAX_ROWS:
         steps = [steps[round(i * (len(steps) - 1) / (_MAX_ROWS - 1))] for i in range(_MAX_ROWS)]

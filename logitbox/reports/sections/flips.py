@@ -59,7 +59,7 @@ def build(material: Material) -> FlipsSection:
 
 def _highest(stream: Stream, which: Which, material: Material, most: int) -> tuple[pl.DataFrame, int]:
     """(rows of the highest values in their own order, how many there are in all)."""
-    shown = {stream.prefix + metric.key for metric in material.metrics}
+    shown = {stream.keys[metric.key] for metric in material.metrics}
     flips = Flips(stream.frame, "")
     rows = (flips.rates if which == "rates" else flips.masses).filter(
         pl.col("value").is_not_null() & pl.col("key").is_in(shown)
@@ -72,7 +72,7 @@ def _bars(name: str, stream: Stream, which: Which, material: Material) -> PageFi
     rows, every = _highest(stream, which, material, _MAX_BARS)
     if rows.is_empty():
         return None
-    bare = rows.with_columns(pl.col("key").str.strip_prefix(stream.prefix))
+    bare = rows.with_columns(pl.col("key").replace_strict({key: stream.bare(key) for key in rows["key"]}))
     ax = draw(Flips(bare, ""), which=which)
     caption = f"{stream.label}, step {stream.step:,}: {_NAMES[which]}"
     if every > rows.height:
@@ -87,7 +87,7 @@ def _curves(name: str, stream: Stream, which: Which, material: Material) -> Page
     rows, every = _highest(stream, which, material, _MAX_LINES)
     if stream.steps < 2 or rows.is_empty():
         return None
-    keys = [str(key).removeprefix(stream.prefix) for key in rows["key"]]
+    keys = [stream.bare(str(key)) for key in rows["key"]]
     curves = [replace(c, label=flip_words(c.label)) for c in stream_curves(material, stream, keys)]
     caption = f"{stream.label}: {_NAMES[which]} over steps"
     if every > rows.height:

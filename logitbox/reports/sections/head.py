@@ -84,9 +84,9 @@ def _tiles(main: Stream) -> tuple[Tile, ...]:
         Tile(
             "nll (TFCE), nats",
             texts.number(main.value("nll")),
-            f"perplexity {texts.number(main.value('perplexity'))}",
+            f"perplexity {texts.number(main.value('exp_nll'))}",
         ),
-        Tile("entropy, nats", texts.number(main.value("entropy")), "mean over the full vocabulary"),
+        Tile("entropy, nats", texts.number(main.value("full_entropy")), "mean over the full vocabulary"),
         Tile("calibration error", texts.share(ece), lean),
         Tile("tokens", texts.count(main.value("n_tokens")), f"step {main.step:,}"),
     )

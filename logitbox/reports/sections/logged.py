@@ -17,13 +17,15 @@ ALIASES: Mapping[str, str] = {
     "ce": "nll",
     "ce_loss": "nll",
     "cross_entropy": "nll",
-    "ppl": "perplexity",
+    "ppl": "exp_nll",
+    "perplexity": "exp_nll",
+    "entropy": "full_entropy",
     "acc": "token_acc",
     "accuracy": "token_acc",
     "token_accuracy": "token_acc",
     "mean_token_accuracy": "token_acc",
 }
-"""Names that trainers give to quantities of the registry."""
+"""Names that trainers give to quantities of the registry; exact keys of it come first."""
 _MAX_ROWS, _MAX_NAMES = 40, 30
 
 
@@ -72,12 +74,20 @@ def find_matches(material: Material) -> list[Match]:
     known = {metric.key for metric in material.metrics}
     matches: list[Match] = []
     for (phase, key), rows in frame.group_by(["phase", "key"], maintain_order=True):
-        stream, name = _resolve(str(key), str(phase), material.streams)
-        metric = name if name in known else ALIASES.get(name, "")
+        stream, metric = _found(str(key), str(phase), material.streams)
         if stream is not None and metric in known:
             last = rows.select("step", "value").unique("step", keep="last", maintain_order=True).sort("step")
             matches.append(Match(str(key), metric, stream, last))
     return matches
+
+
+def _found(key: str, phase: str, streams: Sequence[Stream]) -> tuple[Stream | None, str]:
+    """(stream a logged key is about, the metric it looks like)."""
+    for stream in streams:
+        if stream.phase == phase and stream.bare(key) != key:
+            return stream, stream.bare(key)
+    stream, name = _resolve(key, phase, streams)
+    return stream, ALIASES.get(name, name)
 
 
 def _resolve(key: str, phase: str, streams: Sequence[Stream]) -> tuple[Stream | None, str]:
@@ -110,7 +120,7 @@ def build(material: Material, matches: Sequence[Match]) -> Logged:
 
 
 def _compare(match: Match, material: Material) -> Compared | None:
-    key = match.stream.prefix + match.metric
+    key = match.stream.keys[match.metric]
     ours = material.steps_of(match.stream).frame.filter(
         (pl.col("key") == key) & pl.col("value").is_not_null()
     )

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from logitbox.analysis.flips import Flips
-from logitbox.analysis.registry import Metric
+from logitbox.dumps.definitions.entries import Metric
 from logitbox.reports import texts
 from logitbox.reports.bars import flip_words
 from logitbox.reports.streams import Stream
@@ -75,7 +75,7 @@ def flip_verdict(stream: Stream) -> str:
     worst = rates.sort("value", descending=True, maintain_order=True).row(0, named=True)
     if worst["value"] == 0:
         return f"none: the arg-max is always in gold's class ({texts.plural(rates.height, 'rate')})"
-    words = flip_words(str(worst["key"]).removeprefix(stream.prefix))
+    words = flip_words(stream.bare(str(worst["key"])))
     return f"most often {words}: {texts.share(worst['value'])} of {texts.plural(worst['n'], 'such token')}"
 
 
@@ -93,7 +93,7 @@ def _row(metric: Metric, streams: Sequence[Stream]) -> Row:
 
 
 def _cell(metric: Metric, stream: Stream) -> Cell:
-    key = stream.prefix + metric.key
+    key = stream.keys[metric.key]
     row = stream.rows.get(metric.key)
     if row is None or row["value"] is None:
         why = "no such tokens" if row is None or not row["n"] else "not recorded"

@@ -1,0 +1,36 @@
+"""All definitions that apply to a session. Adding a metric is one entry in one of the rooms listed here."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from logitbox.dumps.definitions import agent, decisions, groups, tokens
+from logitbox.dumps.definitions.entries import Metric, Population, Quantity
+from logitbox.dumps.spec import RecordSpec
+
+_ROOMS: tuple[ModuleType, ...] = (tokens, groups, agent, decisions)
+"""Each has any of `populations`, `quantities` and `metrics`, functions of a spec."""
+
+
+def populations_of(spec: RecordSpec) -> tuple[Population, ...]:
+    """Every population of a session, those for internal use last."""
+    found = [entry for room in _ROOMS if hasattr(room, "populations") for entry in room.populations(spec)]
+    return tuple(sorted(found, key=lambda population: population.is_internal))
+
+
+def quantities_of(spec: RecordSpec) -> tuple[Quantity, ...]:
+    """Every quantity that a session's columns give; `is_<type>` is made of the populations."""
+    return tuple(entry for room in _ROOMS for entry in room.quantities(spec))
+
+
+def metrics_of(spec: RecordSpec) -> list[Metric]:
+    """Every metric that a session with this spec can have, in the order they are listed."""
+    return [entry for room in _ROOMS for entry in room.metrics(spec)]
+
+
+def needed_columns(spec: RecordSpec) -> list[str]:
+    """Columns of `tokens` that the definitions of a session read."""
+    entries = (*populations_of(spec), *quantities_of(spec))
+    return list(
+        dict.fromkeys(["gold", "flags", "types", *(name for entry in entries for name in entry.needs)])
+    )
