@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from logitbox.analysis.calibration import calibration as calibration
+    from logitbox.analysis.decisions import decisions as decisions
     from logitbox.analysis.entropy import high_entropy as high_entropy
     from logitbox.analysis.explain import explain as explain
     from logitbox.analysis.flips import flips as flips
@@ -19,7 +20,14 @@ if TYPE_CHECKING:
     from logitbox.dumps.dump import Dump as Dump
     from logitbox.dumps.dump import open_dump
     from logitbox.dumps.flags import Flag as Flag
+    from logitbox.dumps.losses import composite_loss as composite_loss
     from logitbox.dumps.recorder import Recorder as Recorder
+    from logitbox.dumps.schemes.agent import AgentText as AgentText
+    from logitbox.dumps.schemes.answers import ACCEPT_REJECT as ACCEPT_REJECT
+    from logitbox.dumps.schemes.answers import resolve_answers as resolve_answers
+    from logitbox.dumps.schemes.coordinate import CoordinateJson as CoordinateJson
+    from logitbox.dumps.schemes.decision import DecisionSlot as DecisionSlot
+    from logitbox.dumps.schemes.regex import RegexTypes as RegexTypes
     from logitbox.dumps.spec import TokenTypes as TokenTypes
     from logitbox.errors import LogitboxError as LogitboxError
     from logitbox.reports.report import report as report
@@ -29,6 +37,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "Recorder": "logitbox.dumps.recorder:Recorder",
     "TokenTypes": "logitbox.dumps.spec:TokenTypes",
+    "AgentText": "logitbox.dumps.schemes.agent:AgentText",
+    "CoordinateJson": "logitbox.dumps.schemes.coordinate:CoordinateJson",
+    "DecisionSlot": "logitbox.dumps.schemes.decision:DecisionSlot",
+    "RegexTypes": "logitbox.dumps.schemes.regex:RegexTypes",
+    "ACCEPT_REJECT": "logitbox.dumps.schemes.answers:ACCEPT_REJECT",
+    "resolve_answers": "logitbox.dumps.schemes.answers:resolve_answers",
+    "composite_loss": "logitbox.dumps.losses:composite_loss",
     "Flag": "logitbox.dumps.flags:Flag",
     "Dump": "logitbox.dumps.dump:Dump",
     "open": "logitbox.dumps.dump:open_dump",
@@ -37,6 +52,7 @@ _HOMES = {
     "flips": "logitbox.analysis.flips:flips",
     "high_entropy": "logitbox.analysis.entropy:high_entropy",
     "explain": "logitbox.analysis.explain:explain",
+    "decisions": "logitbox.analysis.decisions:decisions",
     "report": "logitbox.reports.report:report",
     "load_example": "logitbox.data:load_example",
     "LogitboxError": "logitbox.errors:LogitboxError",

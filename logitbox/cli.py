@@ -7,7 +7,7 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import polars as pl
 import typer
@@ -18,6 +18,8 @@ from logitbox.errors import InputError, LogitboxError
 from logitbox.terminal import (
     print_error,
     print_json,
+    print_metrics,
+    print_note,
     print_table,
     print_verdict,
     print_warning,
@@ -25,6 +27,9 @@ from logitbox.terminal import (
     progress_bar,
     rows_of,
 )
+
+if TYPE_CHECKING:
+    from logitbox.analysis.metrics import Metrics, Reductions
 
 app = typer.Typer(
     help="The flight recorder for a model's logits: what your metrics really say.",
@@ -56,7 +61,10 @@ def run(arguments: list[str]) -> int:
             args=arguments, prog_name="logitbox", standalone_mode=False
         )
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output left, as `head` does
+    except (BrokenPipeError, SystemExit) as left:
+        # Typer exits with status 1 when the reader of our output leaves, as `head` does; that is no error.
+        if isinstance(left, SystemExit) and not isinstance(left.__context__, BrokenPipeError):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (KeyboardInterrupt, Abort):
@@ -144,21 +152,38 @@ def metrics(
     path: DumpPath,
     by: By = None,
     key: Annotated[list[str] | None, typer.Option("--key", help="Only these keys; may be repeated.")] = None,
+    reduction: Annotated[
+        str,
+        typer.Option("--reduction", help="Mean over tokens (token_mean), over steps (step_mean), or both."),
+    ] = "token_mean",
     as_json: AsJson = False,
     skip_damaged: SkipDamaged = False,
 ) -> None:
-    """Every metric with its 95 % interval, token-weighted."""
+    """Every metric with its 95 % interval, token-weighted unless asked for otherwise."""
     from logitbox.analysis.metrics import metrics as compute
 
     dump = _open(path, skip_damaged=skip_damaged)
     with progress_bar("tallying") as progress:
-        result = compute(dump, by=by, progress=progress)
+        result = compute(dump, by=by, reduction=cast("Reductions", reduction), progress=progress)
     frame = _only_keys(result.frame, key)
     if as_json:
         print_json({"dump": str(path), "verdict": str(result), "by": by or [], "metrics": rows_of(frame)})
         return
-    print_table(frame)
+    print_metrics(frame, _headings(dump, result))
     print_verdict(str(result))
+
+
+def _headings(dump: Dump, result: Metrics) -> dict[str, str]:
+    """Every key and the phase and heading it belongs to."""
+    from logitbox.analysis.metrics import registered
+    from logitbox.dumps.definitions.entries import full_keys
+
+    known = registered(dump)
+    found: dict[str, str] = {}
+    for phase in result.phases:
+        keys = full_keys(known, phase, result.phases)
+        found |= {keys[metric.key]: f"{phase} · {metric.group}" for metric in known}
+    return found
 
 
 def _only_keys(frame: pl.DataFrame, keys: list[str] | None) -> pl.DataFrame:
@@ -205,15 +230,47 @@ def flips(path: DumpPath, by: By = None, as_json: AsJson = False, skip_damaged: 
 
 @app.command(epilog="Example: logitbox explain demo-out/dump --by step")
 def explain(
-    path: DumpPath, by: By = None, as_json: AsJson = False, skip_damaged: SkipDamaged = False
+    path: DumpPath,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="DUMP", help="Another evaluation of the same tokens to compare with."),
+    ] = None,
+    by: By = None,
+    phase: Annotated[str | None, typer.Option(help="With --against: only this phase.")] = None,
+    step: Annotated[str, typer.Option(help="With --against: a step, 'last' or 'all'.")] = "last",
+    against_step: Annotated[str | None, typer.Option(help="Its step; by default as --step.")] = None,
+    tokens: Annotated[
+        int, typer.Option(min=0, max=100_000, help="List so many tokens that matter most.")
+    ] = 0,
+    as_json: AsJson = False,
+    skip_damaged: SkipDamaged = False,
 ) -> None:
-    """Where accuracy (TFA) and cross-entropy (TFCE) come from: right or wrong, likely or not."""
+    """Why accuracy (TFA) and cross-entropy (TFCE) say different things, in one dump or between two."""
     from logitbox.analysis.explain import explain as compute
 
     dump = _open(path, skip_damaged=skip_damaged)
+    if against is not None:
+        other = _open(against, skip_damaged=skip_damaged)
+        steps = (_step(step) or "all", None if against_step is None else _step(against_step) or "all")
+        _compare(dump, other, phase, steps, tokens, as_json=as_json)
+        return
     with progress_bar("tallying") as progress:
         result = compute(dump, by=by, progress=progress)
     _show(path, result, by, "cells", as_json=as_json)
+
+
+def _compare(
+    dump: Dump, other: Dump, phase: str | None, steps: tuple[Any, Any], tokens: int, *, as_json: bool
+) -> None:
+    from logitbox.analysis.pairs.comparison import compare
+    from logitbox.analysis.pairs.document import document
+    from logitbox.comparing import print_comparison
+
+    result = compare(dump, other, phase=phase, step=steps[0], against_step=steps[1])
+    if as_json:
+        print_json(document(result, tokens))
+    else:
+        print_comparison(result, tokens)
 
 
 def _show(path: Path, result: Any, by: list[str] | None, name: str, *, as_json: bool) -> None:
@@ -265,6 +322,45 @@ def _step(text: str) -> Any:
         return int(text)
     except ValueError:
         raise InputError(f"--step is {text!r}; give a whole number, 'last' or 'all'") from None
+
+
+@app.command(epilog="Example: logitbox export runs/a --decisions --out decisions.jsonl")
+def export(
+    path: DumpPath,
+    decisions: Annotated[
+        bool, typer.Option("--decisions", help="One JSON line per decision between answers.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; stdout by default.")] = None,
+    phase: Annotated[
+        str | None, typer.Option("--phase", help="Only this phase; by default the last evaluation.")
+    ] = None,
+    step: Annotated[str, typer.Option("--step", help="A step, 'last' or 'all'.")] = "last",
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Only this data set.")] = None,
+    as_json: AsJson = False,
+    skip_damaged: SkipDamaged = False,
+) -> None:
+    """Rows for other programs, as JSON lines: the probability of every answer at each decision."""
+    from logitbox.analysis.decisions import decisions as compute
+    from logitbox.jsonl import check_target, print_lines, write_lines
+
+    if not decisions:
+        raise InputError(
+            "nothing was chosen to export; give --decisions, one line per decision between answers"
+        )
+    if out is not None:
+        check_target(out)
+    wanted: Any = "all" if step == "all" else _step(step)
+    with progress_bar("checking") as progress:
+        dump = _open(path, skip_damaged=skip_damaged)
+        result = compute(dump, phase=phase, step=wanted, dataset=dataset, progress=progress)
+    if out is not None:
+        write_lines(out, result.records())
+    if as_json:
+        print_json({"dump": str(path), "verdict": str(result), "decisions": list(result.records())})
+        return
+    if out is None:
+        print_lines(result.records())
+    print_note(f"{result.frame.height:,} lines{'' if out is None else f' in {out}'}; {result}")
 
 
 @app.command(epilog="Example: logitbox report demo-out/dump --out report.html")

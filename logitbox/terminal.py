@@ -23,6 +23,9 @@ _STEERING = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _WIDE = 200
 """Columns where the output is no terminal: values must not be cut short in a pipe."""
 
+_KEYS = 4
+"""Metrics named for each reason why values are null."""
+
 
 class _Console(Console):
     """A console that leaves it to the caller what a closed pipe means."""
@@ -54,10 +57,15 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, bool)) or value is None else str(value)
 
 
+def json_text(document: Mapping[str, Any], indent: int | None = None) -> str:
+    """A JSON document, on one line unless indented; what could steer a terminal is escaped."""
+    text = json.dumps(plain(document), ensure_ascii=False, allow_nan=False, indent=indent)
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def print_json(document: Mapping[str, Any]) -> None:
-    """One JSON document on stdout; what could steer a terminal is escaped."""
-    text = json.dumps(plain(document), ensure_ascii=False, allow_nan=False, indent=1)
-    sys.stdout.write(_STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+    """One JSON document on stdout."""
+    sys.stdout.write(json_text(document, indent=1) + "\n")
 
 
 def rows_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
@@ -70,18 +78,75 @@ def print_verdict(verdict: str) -> None:
     stdout_console().print(Text(printable(verdict), style="bold"))
 
 
+def _table(columns: Mapping[str, bool], title: str | None = None) -> Table:
+    """An empty table; True for columns of numbers, which stand to the right."""
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for name, is_number in columns.items():
+        table.add_column(Text(printable(name)), justify="right" if is_number else "left", overflow="fold")
+    return table
+
+
 def print_table(frame: pl.DataFrame, title: str | None = None) -> None:
     """A frame as a table; numbers to the right, null as –."""
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for name, dtype in frame.schema.items():
-        table.add_column(
-            Text(printable(name)), justify="right" if dtype.is_numeric() else "left", overflow="fold"
-        )
+    table = _table({name: dtype.is_numeric() for name, dtype in frame.schema.items()}, title)
     if frame.schema.get("type") == pl.String:
         frame = frame.with_columns(pl.col("type").replace("", "(all)"))
     for row in frame.iter_rows():
         table.add_row(*(Text(_cell(value)) for value in row))
     stdout_console().print(table)
+
+
+def print_metrics(frame: pl.DataFrame, headings: Mapping[str, str]) -> None:
+    """A long frame of metrics: intervals in one column, and below it why values are null.
+
+    Args:
+        frame: as of `metrics`.
+        headings: key to the heading it stands under, where nothing is split.
+    """
+    by = frame.columns[: frame.columns.index("key")]
+    is_mixed = "step_mean" in frame["reduction"]
+    if "type" in by:
+        frame = frame.with_columns(pl.col("type").replace("", "(all)"))
+    columns = {name: frame.schema[name].is_numeric() for name in by} | {"metric": False, "value": True}
+    columns |= {"95 % interval": True, "n": True} | ({"mean over": False} if is_mixed else {})
+    table, last = _table(columns), ""
+    for row in frame.iter_rows(named=True):
+        heading = "" if by else headings.get(row["key"], "")
+        if heading != last:
+            if table.row_count:
+                table.add_row()
+            table.add_row(Text(printable(heading), style="italic"))
+            last = heading
+        over = ["steps" if row["reduction"] == "step_mean" else "tokens"] if is_mixed else []
+        cells = [*(_cell(row[name]) for name in by), printable(row["key"]), *_estimate(row), *over]
+        table.add_row(*map(Text, cells))
+    stdout_console().print(table)
+    _print_reasons(frame)
+
+
+def print_paragraph(text: str) -> None:
+    """Sentences, wrapped to the terminal."""
+    stdout_console().print(Text(printable(text)), width=min(stdout_console().width, 100))
+
+
+def _estimate(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Value, interval and n of a metric; of a count the value alone."""
+    if row["reduction"] == "count" and row["value"] is not None:
+        return f"{row['value']:,.0f}", "", ""
+    low, high = row["low"], row["high"]
+    interval = "" if low is None or high is None else f"{_cell(low)} – {_cell(high)}"
+    return _cell(row["value"]), interval, _cell(row["n"])
+
+
+def _print_reasons(frame: pl.DataFrame) -> None:
+    """Below the table: why values are null, each reason once with its metrics."""
+    null = frame.filter(pl.col("value").is_null() & pl.col("reason").is_not_null())
+    console = stdout_console()
+    for (reason,), rows in null.group_by("reason", maintain_order=True):
+        keys = rows["key"].unique(maintain_order=True).to_list()
+        more = f" and {len(keys) - _KEYS} more" if len(keys) > _KEYS else ""
+        told = f"– {reason}: {', '.join(keys[:_KEYS])}{more}"
+        console.print(Text(printable(told), style="dim"))
 
 
 def _cell(value: Any) -> str:
@@ -102,6 +167,11 @@ def progress_bar(what: str) -> Generator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_note(message: str) -> None:
+    """One line on stderr beside data on stdout."""
+    sys.stderr.write(f"{printable(message)}\n")
 
 
 def print_warning(message: str) -> None:

@@ -34,7 +34,9 @@ def evaluate(
     """
     numbered = list(enumerate(metrics))
     means = _means([(order, m) for order, m in numbered if m.reduction != "sum_of_means"], cells, by, abouts)
-    sums = [_sum_of_means(order, m, numbered, means, by) for order, m in numbered if m.reduction == "sum_of_means"]
+    sums = [
+        _sum_of_means(order, m, numbered, means, by) for order, m in numbered if m.reduction == "sum_of_means"
+    ]
     rows = pl.concat([means, *sums])
     listed = _listed(metrics, cells["phase"].unique().to_list())
     return rows.join(listed, on=["_order", "_phase"]).select(*by, "key", *_VALUES, "_phase", "_order")
@@ -43,7 +45,9 @@ def evaluate(
 _VALUES = ("value", "n", "reduction", "low", "high", "reason")
 
 
-def _means(numbered: Numbered, cells: pl.DataFrame, by: Sequence[str], abouts: Mapping[str, str]) -> pl.DataFrame:
+def _means(
+    numbered: Numbered, cells: pl.DataFrame, by: Sequence[str], abouts: Mapping[str, str]
+) -> pl.DataFrame:
     """Means and counts over one population each."""
     keys = list(dict.fromkeys(["phase", *(name for name in by if name != "type")]))
     everyone = cells.filter(pl.col("type") == ALL).select(keys).unique(maintain_order=True)
@@ -55,7 +59,9 @@ def _means(numbered: Numbered, cells: pl.DataFrame, by: Sequence[str], abouts: M
         else:
             rows = everyone.join(rows, on=keys, how="left", nulls_equal=True, maintain_order="left")
         about = abouts.get(population, population)
-        parts.append(_long(rows, members, list(dict.fromkeys([*by, "phase"])), about, is_recorded=bool(specs)))
+        parts.append(
+            _long(rows, members, list(dict.fromkeys([*by, "phase"])), about, is_recorded=bool(specs))
+        )
     long = pl.concat(parts)
     return pl.concat(
         rows.select(
@@ -74,7 +80,11 @@ def _sum_of_means(
     """Values of other metrics added up; one over no tokens counts 0, and null is what has none but such."""
     of = [other for other, part in numbered if part.key in metric.parts]
     value = pl.when(pl.col("value").is_not_null().any()).then(pl.col("value").sum())
-    rows = means.filter(pl.col("_order").is_in(of)).group_by(*by, "_phase", maintain_order=True)
+    rows = (
+        means.filter(pl.col("_order").is_in(of))
+        .sort("_order", maintain_order=True)
+        .group_by(*by, "_phase", maintain_order=True)
+    )
     nothing = pl.lit(None, pl.Float64)
     return rows.agg(
         value.alias("value"),
@@ -93,7 +103,9 @@ def _listed(metrics: Sequence[Metric], phases: Sequence[str]) -> pl.DataFrame:
         for phase in phases
         for order, metric in enumerate(metrics)
     ]
-    return pl.DataFrame(rows, schema={"_order": pl.Int64, "_phase": pl.String, "key": pl.String}, orient="row")
+    return pl.DataFrame(
+        rows, schema={"_order": pl.Int64, "_phase": pl.String, "key": pl.String}, orient="row"
+    )
 
 
 def _alike(numbered: Numbered, cells: pl.DataFrame) -> dict[tuple[str, frozenset[str]], Numbered]:
@@ -144,8 +156,12 @@ def _long(
             "is_share": [metric.high == 1 for _, metric in members],
             "lowest": [float(metric.low) for _, metric in members],
             "highest": [float(metric.high) for _, metric in members],
-            "if_empty": [why_null(metric, about, is_recorded=is_recorded, has_lost=False) for _, metric in members],
-            "if_lost": [why_null(metric, about, is_recorded=is_recorded, has_lost=True) for _, metric in members],
+            "if_empty": [
+                why_null(metric, about, is_recorded=is_recorded, has_lost=False) for _, metric in members
+            ],
+            "if_lost": [
+                why_null(metric, about, is_recorded=is_recorded, has_lost=True) for _, metric in members
+            ],
         }
     )
 
@@ -175,5 +191,7 @@ def _estimate(reduction: str, *, is_share: bool) -> list[pl.Expr]:
         pl.lit(reduction).alias("reduction"),
         low.alias("low"),
         high.alias("high"),
-        pl.when(value.is_null()).then(pl.when("has_lost").then("if_lost").otherwise("if_empty")).alias("reason"),
+        pl.when(value.is_null())
+        .then(pl.when("has_lost").then("if_lost").otherwise("if_empty"))
+        .alias("reason"),
     ]

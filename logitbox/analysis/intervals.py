@@ -54,6 +54,7 @@ def interval(quantity: str, *, is_share: bool) -> tuple[pl.Expr, pl.Expr]:
         # A mean of 1 can come out a rounding above it.
         half = Z95 * ((mean * (1 - mean)).clip(lower_bound=0.0) / g + z2 / (4 * g * g)).sqrt() / (1 + z2 / g)
         flat = error == 0
-        low = pl.when(flat).then(centre - half).otherwise(low)
-        high = pl.when(flat).then(centre + half).otherwise(high)
+        # At a share of exactly 0 or 1 the ends may miss it by a rounding.
+        low = pl.when(flat).then(pl.min_horizontal(centre - half, mean)).otherwise(low)
+        high = pl.when(flat).then(pl.max_horizontal(centre + half, mean)).otherwise(high)
     return low.fill_nan(None), high.fill_nan(None)

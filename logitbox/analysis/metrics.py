@@ -70,7 +70,8 @@ class Metrics(Result):
         if rows.height != 1:
             known = ", ".join(self.frame["key"].unique(maintain_order=True))
             told = "".join(f", {name} {v!r}" for name, v in where.items())
-            columns = ", ".join(name for name in self.frame.columns if name not in SCHEMA)
+            by = [name for name in self.frame.columns if name not in SCHEMA]
+            columns = ", ".join([*by, *(["reduction"] if rows["reduction"].n_unique() > 1 else [])])
             narrow = f"; choose among rows by {columns}" if rows.height and columns else ""
             raise InputError(f"{rows.height} rows have key {key!r}{told}; keys are {known}{narrow}")
         return rows["value"][0]
@@ -168,14 +169,18 @@ def _step_means(
     steps = list(dict.fromkeys([*columns, *_LOGGING_STEP]))
     frame = evaluate(keyed, _pooled_cells(cells, steps), steps, abouts)
     nothing = pl.lit(None, pl.Float64)
-    return frame.group_by(*columns, "key", "_phase", "_order", maintain_order=True).agg(
-        pl.col("value").mean(),
-        pl.col("n").sum(),
-        pl.lit("step_mean").alias("reduction"),
-        nothing.alias("low"),
-        nothing.alias("high"),
-        pl.when(~pl.col("value").is_not_null().any()).then(pl.col("reason").first()).alias("reason"),
-    ).select(*columns, *SCHEMA, "_phase", "_order")
+    return (
+        frame.group_by(*columns, "key", "_phase", "_order", maintain_order=True)
+        .agg(
+            pl.col("value").mean(),
+            pl.col("n").sum(),
+            pl.lit("step_mean").alias("reduction"),
+            nothing.alias("low"),
+            nothing.alias("high"),
+            pl.when(~pl.col("value").is_not_null().any()).then(pl.col("reason").first()).alias("reason"),
+        )
+        .select(*columns, *SCHEMA, "_phase", "_order")
+    )
 
 
 def _abouts(dump: Dump) -> dict[str, str]:

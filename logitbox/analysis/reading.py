@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from logitbox.analysis.classes import DEFAULT, NEEDS, Thresholds
 from logitbox.dumps.definitions.agent import gaps_needed
 from logitbox.dumps.definitions.registry import needed_columns
 from logitbox.dumps.flags import Flag
@@ -27,7 +29,8 @@ KEYS = ("phase", "dataset", "pass", "step", "epoch")
 """Columns of `tokens` that every tally is keyed by, beside the token type."""
 
 _LISTS = ("top_ids", "top_gap")
-_RANKS = ("n_gt", "n_eq_before")
+_RANKS = ("n_gt", "n_eq", "n_eq_before")
+_KEPT = "kept"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class ShardTask:
     """Further key columns, of `tokens` or of `lookup`."""
     lookup: pl.DataFrame | None = None
     """(sample, dataset) to the `by` columns that come from the `samples` table."""
+    thresholds: Thresholds = DEFAULT
+    """Of the token classes."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -56,7 +61,7 @@ class ShardRows:
 
     Attributes:
         keys: the key columns.
-        columns: as `definitions.rows.Rows` takes them.
+        columns: as `definitions.rows.Rows` takes them, and `kept`, how many of the best ids were recorded.
     """
 
     keys: pl.DataFrame
@@ -70,7 +75,7 @@ def read_rows(task: ShardTask) -> ShardRows:
         DamagedDumpError: the file is gone, its bytes are not those that were written, or it lacks a column.
     """
     table = _table(task)
-    missing = [name for name in needed_columns(task.spec) if name not in table.column_names]
+    missing = [name for name in _needed(task.spec) if name not in table.column_names]
     if missing:
         raise DamagedDumpError(
             f"shard {task.name} has no column {missing[0]!r}, which its session.json says was recorded; "
@@ -91,7 +96,7 @@ def read_rows(task: ShardTask) -> ShardRows:
         frame = frame.join(task.lookup, on=["sample", "dataset"], how="left", maintain_order="left")
     absent = [pl.lit(None).alias(name) for name in task.by if name not in frame.columns]
     frame = frame.with_columns(absent)
-    measured = ["sample", "top_1", *needed_columns(task.spec)]
+    measured = ["sample", "top_1", _KEPT, *_needed(task.spec)]
     columns = {name: _values(frame[name]) for name in measured if name in frame.columns}
     if gaps is not None:
         columns["top_gap"] = gaps
@@ -114,9 +119,33 @@ def _table(task: ShardTask) -> pa.Table:
             f"shard {task.name} is altered: its checksum differs from the journal's. `logitbox verify` lists all such"
         )
     file = pq.ParquetFile(pa.BufferReader(data))
-    wanted = dict.fromkeys([*task.keys, "sample", *needed_columns(task.spec)])
+    wanted = dict.fromkeys([*task.keys, "sample", *_needed(task.spec)])
     # A by-column may be one that only other sessions recorded.
-    return file.read([name for name in wanted if name in file.schema_arrow.names], use_threads=False)
+    table = file.read([name for name in wanted if name in file.schema_arrow.names], use_threads=False)
+    return table.append_column(_KEPT, pa.array(_kept(file, task.spec.k)))
+
+
+def _needed(spec: RecordSpec) -> list[str]:
+    """Columns of `tokens` that a tally reads."""
+    return list(dict.fromkeys([*needed_columns(spec), *NEEDS]))
+
+
+def _kept(file: pq.ParquetFile, k: int) -> Int:
+    """How many of the best ids every row has: all k unless lists were cut, which the file's counts tell.
+
+    So the column is seldom read: that would take as long as all the rest.
+    """
+    meta: Any = file.metadata
+    if "top_ids" not in file.schema_arrow.names:
+        return np.zeros(meta.num_rows, dtype=np.int64)
+    paths = [file.schema.column(i).path for i in range(meta.num_columns)]
+    at = next(i for i, path in enumerate(paths) if path.split(".")[0] == "top_ids")
+    values = sum(meta.row_group(group).column(at).num_values for group in range(meta.num_row_groups))
+    if k > 1 and values == k * meta.num_rows:  # no list is longer, and an empty one counts 1
+        return np.full(meta.num_rows, k, dtype=np.int64)
+    lists = file.read(["top_ids"], use_threads=False)["top_ids"]
+    lengths = pl.Series(pl.from_arrow(pc.list_value_length(lists)))
+    return lengths.fill_null(0).to_numpy().astype(np.int64)
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:

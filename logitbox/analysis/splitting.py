@@ -7,21 +7,21 @@ from collections.abc import Set as AbstractSet
 
 import polars as pl
 
-from logitbox.analysis.populations import CELLS, quantity_names
+from logitbox.analysis.classes import SUMS
+from logitbox.analysis.populations import quantity_names
 from logitbox.analysis.reading import KEYS
-from logitbox.dumps.dump import Dump
 from logitbox.dumps.definitions.tokens import QUANTITIES
+from logitbox.dumps.dump import Dump
 from logitbox.errors import InputError
 
 RESERVED = frozenset(
     [
         *("type", "spec", "n", "n_nonfinite", "n_duplicate", "clusters", "nn", "evaluations", "bin"),
-        *("key", "value", "reduction", "low", "high"),
+        *("key", "value", "reduction", "low", "high", "reason"),
         *("cell", "share", "tfa", "tfce", "tfa_part", "tfce_part", "mean_nll"),
         *("accuracy", "ece", "mce", "gap"),
         *(quantity.name for quantity in QUANTITIES),
-        *CELLS,
-        *(f"nll_{name}" for name in CELLS),
+        *SUMS,
     ]
 )
 """Names of columns in results and tallies, which a by-column cannot have."""

@@ -73,5 +73,6 @@ class Classifier:
 
 def _only_names(part: Part) -> Part:
     """Of seed 001's scheme the names, so that nothing is classified; any other part as it is."""
-    is_agent = isinstance(part, Scheme) and set(part.types.names) <= set(AGENT_TYPES)
-    return part.types if is_agent else part
+    if isinstance(part, str | TokenTypes) or not set(part.types.names) <= set(AGENT_TYPES):
+        return part
+    return part.types

@@ -27,7 +27,7 @@ class DetailedSpec:
         log_detailed_metrics_every_n_steps: training steps from one live report to the next; each covers all
             tokens since the last one. (The seed's default is 10; here `rec.metrics()` is called when one logs.)
         columns: the accumulated probabilities and the top-k entropy are columns of `tokens`, exact. Else they are
-            made of `top_gap`, whose rounding to float16 moves one token's by 2e-4 at most.
+            made of `top_gap`, whose rounding to float16 moves a token's by some 1e-4 (see docs/metrics.md).
     """
 
     enable_detailed_metrics: bool = True

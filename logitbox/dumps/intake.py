@@ -14,7 +14,7 @@ from logitbox.dumps.marks import Marks
 from logitbox.dumps.naming import NamingTask
 from logitbox.dumps.passes import Where
 from logitbox.dumps.positions import Batch, Layout
-from logitbox.dumps.reduce import GroupIndex, Targets, reduce_logits
+from logitbox.dumps.reduce import Targets, reduce_logits
 from logitbox.dumps.rows import TokenJob
 from logitbox.dumps.samples import SampleBook
 from logitbox.dumps.spec import DECISION, RecordSpec

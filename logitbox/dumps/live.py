@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from logitbox.dumps.definitions.agent import gaps_needed
-from logitbox.dumps.definitions.entries import Metric, prefix_of
+from logitbox.dumps.definitions.entries import FAMILIES, prefix_of
+from logitbox.dumps.definitions.registry import check_keys
 from logitbox.dumps.definitions.rows import Rows
 from logitbox.dumps.definitions.tokens import duplicate, finite
 from logitbox.dumps.definitions.values import Sheet, StepReduction, Sums
@@ -48,6 +49,10 @@ class LiveMetrics:
     _unreported: dict[str, Steps] = field(default_factory=dict[str, Steps])
     _phases: set[str] = field(default_factory=set[str])
 
+    def __post_init__(self) -> None:
+        """Raise InputError where two metrics would have one key."""
+        check_keys(self.groups.spec)
+
     @cached_property
     def sheet(self) -> Sheet:
         """What is summed."""
@@ -74,16 +79,21 @@ class LiveMetrics:
         all_reduce: bool = False,
     ) -> dict[str, float | None]:
         """`Recorder.metrics`."""
-        if reduction not in ("token_mean", "step_mean"):
-            raise InputError(f"reduction is {reduction!r}; allowed are 'token_mean' and 'step_mean'")
+        if reduction not in get_args(StepReduction):
+            raise InputError(f"reduction is {reduction!r}; allowed are {', '.join(get_args(StepReduction))}")
         ranks = all_reduce and torch.distributed.is_available() and torch.distributed.is_initialized()
-        pending = self._pending_anywhere() if ranks else {name: list(steps) for name, steps in self._sums.items()}
+        pending = (
+            self._pending_anywhere() if ranks else {name: list(steps) for name, steps in self._sums.items()}
+        )
         chosen = self._chosen(prefix, phase, sorted(pending))
+        moments = {name: pending.get(name, []) for name in chosen}
+        if reduction == "step_mean":
+            self._check_steps(moments)
         mine = {name: self._sums.pop(name, {}) for name in chosen}
-        keys = [(name, step) for name in chosen for step in pending.get(name, ())]
+        found = _on_host(mine, moments, self.sheet, all_reduce=ranks)
         values: dict[str, float | None] = {}
         self.reasons = {}
-        for name, steps in _on_host(mine, keys, self.sheet, all_reduce=ranks).items():
+        for name, steps in found.items():
             values |= self._values(name, steps, prefix, reduction)
         return values
 
@@ -94,7 +104,10 @@ class LiveMetrics:
         torch.distributed.all_gather_object(seen, (mine, sorted(self._phases)))
         self._phases.update(*(phases for _, phases in seen))
         names = {name for pending, _ in seen for name in pending}
-        return {name: sorted({step for pending, _ in seen for step in pending.get(name, ())}) for name in sorted(names)}
+        return {
+            name: sorted({step for pending, _ in seen for step in pending.get(name, ())})
+            for name in sorted(names)
+        }
 
     def _chosen(self, prefix: str | None, phase: str | None, pending: list[str]) -> list[str]:
         """The phases that a read is about."""
@@ -102,46 +115,48 @@ class LiveMetrics:
             return [phase]
         if prefix is None:
             return pending
-        named = [name for name in self._phases if prefix in _prefixes(name, self._phases)]
-        if not named and len(pending) > 1:
+        named = [name for name in sorted(self._phases) if prefix in _prefixes(name, self._phases)]
+        chosen = named or pending
+        if len(chosen) > 1:
             raise InputError(
-                f"prefix {prefix!r} could be of any of the phases {', '.join(pending)}; say which with phase="
+                f"prefix {prefix!r} could be of any of the phases {', '.join(chosen)}; say which with phase="
             )
-        return named or pending
+        return chosen
+
+    def _check_steps(self, moments: Mapping[str, list[Moment]]) -> None:
+        """Raise InputError, before anything is taken, where the steps are no longer told apart."""
+        for name, steps in moments.items():
+            if _BEFORE in steps or _BEFORE in self._unreported.get(name, {}):
+                raise InputError(
+                    f"more than {MOST_STEPS} steps of phase {name!r} since the last metrics(); call it more often, "
+                    "or now once with reduction='token_mean', to have step means"
+                )
 
     def _values(
         self, phase: str, steps: Steps, prefix: str | None, reduction: StepReduction
     ) -> dict[str, float | None]:
-        detailed = self._due(phase, steps)
+        over, detailed = list(steps.values()), self._due(phase, steps)
+        if reduction == "token_mean":  # all steps as one
+            over, detailed = [_total(over)], None if detailed is None else [_total(detailed)]
         values: dict[str, float | None] = {}
         for metric in self.sheet.metrics:
-            over = detailed if metric.family == "001" else steps
-            if over is None:
+            sums = detailed if metric.family == "001" else over
+            if sums is None:
                 continue
             before = prefix_of(metric.family, phase, self._phases) if prefix is None else prefix
-            values[before + metric.key] = value = self._value(metric, over, reduction)
+            values[before + metric.key] = value = self.sheet.step_mean(metric, sums)
             if value is None:
-                lost = any(self.sheet.has_lost(metric, sums) for sums in over.values())
-                self.reasons[before + metric.key] = self.sheet.reason(metric, has_lost=lost)
+                self.reasons[before + metric.key] = self.sheet.reason(metric, sums)
         return values
 
-    def _value(self, metric: Metric, steps: Steps, reduction: StepReduction) -> float | None:
-        if reduction == "token_mean":
-            return self.sheet.value(metric, sum(steps.values(), start=np.zeros(self.sheet.shape)))
-        if _BEFORE in steps:
-            raise InputError(
-                f"more than {MOST_STEPS} steps since the last metrics(); call it more often to have step means"
-            )
-        return self.sheet.step_mean(metric, list(steps.values()))
-
-    def _due(self, phase: str, steps: Steps) -> Steps | None:
-        """The steps that detailed metrics are reported over; None where they are not due yet, and kept."""
+    def _due(self, phase: str, steps: Steps) -> list[Sums] | None:
+        """What detailed metrics are reported over; None where no step since the last report asks for one."""
         over = _together(self._unreported.pop(phase, {}), steps)
         every = self.groups.spec.detailed.log_detailed_metrics_every_n_steps
-        if phase == "train" and max((step for step, _, _ in steps), default=0) % every:
-            self._unreported[phase] = over
-            return None
-        return over
+        if phase != "train" or _BEFORE in over or any(step % every == 0 for step, _, _ in over):
+            return list(over.values())
+        self._unreported[phase] = over
+        return None
 
 
 def summed(columns: Mapping[str, Tensor], sheet: Sheet, groups: GroupIndex) -> Tensor:
@@ -172,17 +187,29 @@ def _rows(columns: Mapping[str, Tensor], sheet: Sheet, groups: GroupIndex) -> tu
 
 
 def _prefixes(phase: str, phases: set[str]) -> set[str]:
-    return {prefix_of(family, phase, phases) for family in ("000", "001")}
+    return {prefix_of(family, phase, phases) for family in FAMILIES}
 
 
 def _together(first: Steps, second: Steps) -> Steps:
-    return {step: first.get(step, 0.0) + second.get(step, 0.0) for step in {**first, **second}}
+    both = dict(first)
+    for step, sums in second.items():
+        both[step] = both[step] + sums if step in both else sums
+    return both
+
+
+def _total(steps: list[Sums]) -> Sums:
+    return np.sum(steps, axis=0)
 
 
 def _on_host(
-    mine: Mapping[str, Mapping[Moment, Tensor]], keys: list[tuple[str, Moment]], sheet: Sheet, *, all_reduce: bool
+    mine: Mapping[str, Mapping[Moment, Tensor]],
+    moments: Mapping[str, list[Moment]],
+    sheet: Sheet,
+    *,
+    all_reduce: bool,
 ) -> dict[str, Steps]:
-    """Sums on the host, over all ranks if asked for; the one place that waits for the device."""
+    """Sums on the host, over all ranks if asked for, of steps with tokens; the one place that waits for the device."""
+    keys = [(phase, step) for phase, steps in moments.items() for step in steps]
     if not keys:
         return {}
     nothing = torch.zeros(sheet.shape, dtype=torch.float64, device=_device(mine, reduce=all_reduce))
@@ -191,7 +218,9 @@ def _on_host(
         torch.distributed.all_reduce(total)
     found: dict[str, Steps] = {}
     for (phase, step), sums in zip(keys, total.cpu().numpy(), strict=True):
-        found.setdefault(phase, {})[step] = sums
+        # What is recorded without labels (scope="all", probes) is no step of a metric.
+        if sheet.has_tokens(sums):
+            found.setdefault(phase, {})[step] = sums
     return found
 
 

@@ -28,7 +28,8 @@ class Marks:
         """The rows' flags, int64 [rows], with special, bos, eos (by gold id) and nonfinite (by value) added."""
         gold, flags = columns["gold"], columns["flags"]
         if self.vocabulary.special:
-            flags = flags | torch.isin(gold, self._special_ids(gold.device)) * int(Flag.SPECIAL)
+            is_special = self._is_special(gold.device)[gold.clamp(0, self.groups.spec.vocab_size - 1)]
+            flags = flags | (is_special & (gold >= 0)) * int(Flag.SPECIAL)
         for token, flag in ((self.vocabulary.bos, Flag.BOS), (self.vocabulary.eos, Flag.EOS)):
             if token is not None:
                 flags = flags | (gold == token) * int(flag)
@@ -54,7 +55,10 @@ class Marks:
         slot = answer & (last.gather(1, doc) == place)
         return slot.flatten() * (1 << spec.types.names.index(DECISION))
 
-    def _special_ids(self, device: torch.device) -> Tensor:
+    def _is_special(self, device: torch.device) -> Tensor:
+        """Of every id. A table, since `torch.isin` sorts long lists, for which a device must be waited for."""
         if device not in self._special:
-            self._special[device] = to_device(torch.tensor(sorted(self.vocabulary.special)), device)
+            table = torch.zeros(self.groups.spec.vocab_size, dtype=torch.bool)
+            table[sorted(self.vocabulary.special)] = True
+            self._special[device] = to_device(table, device)
         return self._special[device]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from logitbox.dumps.best import best_columns
-from logitbox.dumps.ordered import ordered_columns
+from logitbox.dumps.ordered import gate, log_sum, ordered_columns
 from logitbox.dumps.spec import BETAS, Group, OrderedSpec, RecordSpec
 from logitbox.dumps.topk import TILE, topk_lowest_id
 from logitbox.dumps.transfer import to_device
@@ -256,8 +256,7 @@ def _gate(d: Tensor, name: str, groups: GroupIndex) -> dict[str, Tensor]:
     if at == 1.0:
         return {}
     inside = groups.columns(d, groups.spec.group(name))
-    whole, part = (torch.logsumexp(values / at, dim=1) for values in (d, inside))
-    return {"gate": (whole - part).clamp(min=0.0)}
+    return {"gate": gate(log_sum(d, at), inside, groups.spec.ordered[name])}
 
 
 def _group_columns(

@@ -284,6 +284,8 @@ def _check_ordered(ordered: Mapping[str, object], groups: Sequence[Group]) -> No
 
 def _check_answers(answers: Sequence[str], groups: Sequence[Group]) -> None:
     ids_of = {group.name: group.ids for group in groups}
+    if answers and DECISION in ids_of:
+        raise InputError(f"a group is called {DECISION!r}, which is the type of the answers' slots; rename it")
     for name in answers:
         if name not in ids_of:
             raise InputError(f"answers name {name!r}, which is no group; groups are {list(ids_of)}")

@@ -20,7 +20,7 @@ MAX_POINTS, FIGURE_POINTS = 400, 1600
 """Points drawn per line and per figure: a long run's figure must stay small."""
 _MAX_BANDS = 6
 
-_VALUES = ("key", "value", "n", "reduction", "low", "high", "step")
+_VALUES = ("key", "value", "n", "reduction", "low", "high", "reason", "step")
 Float = NDArray[np.float64]
 
 
@@ -38,7 +38,8 @@ class Curve:
 
 def prefixes(result: Metrics) -> list[str]:
     """Key prefixes of the phases in a result ("" for most keys of train)."""
-    return [prefix_of(family, phase, result.phases) for phase in result.phases for family in FAMILIES]
+    every = (prefix_of(family, phase, result.phases) for phase in result.phases for family in FAMILIES)
+    return list(dict.fromkeys(every))
 
 
 def prepare_curves(result: Metrics, keys: str | Sequence[str] = "nll") -> list[Curve]:

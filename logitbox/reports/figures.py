@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from logitbox.analysis.calibration import Calibration
+from logitbox.analysis.decisions import Decisions
 from logitbox.analysis.entropy import TokenList
 from logitbox.analysis.explain import Explanation
 from logitbox.analysis.flips import Flips
@@ -24,6 +25,13 @@ from logitbox.reports.bars import (
     prepare_tokens,
 )
 from logitbox.reports.curves import draw_curves, prefixes, prepare_curves
+from logitbox.reports.decisions import (
+    Kind,
+    draw_calibration,
+    draw_histogram,
+    prepare_bins,
+    prepare_evolution,
+)
 from logitbox.reports.parts import draw_parts, prepare_parts
 from logitbox.reports.reliability import draw_reliability, prepare_reliability
 from logitbox.reports.style import SQUARE, WIDE, canvas
@@ -38,7 +46,8 @@ def draw(result: object, ax: Axes | None = None, **options: Any) -> Axes:
         ax: where to draw, in the style in force; by default a new figure (`ax.figure`) that pyplot need not
             know of.
         options: by type of result. Calibration and Explanation: `phase`, `token_type` and by-columns;
-            Metrics: `keys`; Flips: `which` ("rates" or "masses"); TokenList: `n`.
+            Metrics: `keys`; Flips: `which` ("rates" or "masses"); TokenList: `n`; Decisions: `kind` ("evolution",
+            "calibration" or "histogram") and `bins`.
 
     Raises:
         InputError: there is no figure of this.
@@ -93,4 +102,19 @@ def _explanation(result: Explanation, ax: Axes | None = None, **options: Any) ->
     data = prepare_parts(result, **options)
     with canvas(ax, WIDE) as axes:
         draw_parts(axes, data)
+        return axes
+
+
+@draw.register(Decisions)
+def _decisions(
+    result: Decisions, ax: Axes | None = None, kind: Kind = "evolution", bins: int | None = None
+) -> Axes:
+    if kind == "evolution":
+        curves = prepare_evolution(result)
+        with canvas(ax, WIDE) as axes:
+            draw_curves(axes, curves, label="mean over decisions", is_share=True)
+            return axes
+    data = prepare_bins(result, kind, bins)
+    with canvas(ax, SQUARE if kind == "calibration" else WIDE) as axes:
+        (draw_calibration if kind == "calibration" else draw_histogram)(axes, data)
         return axes

@@ -9,18 +9,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from logitbox.analysis.explain import CELL_WORDS, Explanation
-from logitbox.analysis.populations import ALL, CELLS
+from logitbox.analysis.classes import NAMES, WORDS
+from logitbox.analysis.explain import Explanation
+from logitbox.analysis.populations import ALL
 from logitbox.reports.selection import pick
-from logitbox.reports.style import GREEN, ORANGE, SKY, VERMILLION, FreeAxes
+from logitbox.reports.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, FreeAxes
 
-CELL_COLORS = dict(zip(CELLS, (GREEN, SKY, VERMILLION, ORANGE), strict=True))
+CLASS_COLORS = dict(zip(NAMES, (GREY, GREEN, SKY, VERMILLION, ORANGE, PURPLE, BLUE), strict=True))
 _FIXED = ("phase", "type", "cell", "n", "share", "tfa_part", "tfce_part", "mean_nll", "tfa", "tfce")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Shares of the four cells (columns) in tokens, TFA and TFCE (rows); each row adds up to 1, or to 0."""
+    """Shares of the token classes (columns, as in `classes.NAMES`) in tokens, TFA and TFCE (rows); each row adds up to 1, or to 0."""
 
     share: NDArray[np.float64]
     tfa: float
@@ -46,7 +47,7 @@ def prepare_parts(
     cell = {row["cell"]: row for row in rows.iter_rows(named=True)}
     tfa, tfce = (float(rows[name][0]) for name in ("tfa", "tfce"))
     parts = np.array(
-        [[cell[c][p] for c in CELLS] for p in ("share", "tfa_part", "tfce_part")], dtype=np.float64
+        [[cell[c][p] for c in NAMES] for p in ("share", "tfa_part", "tfce_part")], dtype=np.float64
     )
     totals = np.array([[1.0], [tfa], [tfce]])
     shares = np.divide(parts, totals, out=np.zeros_like(parts), where=totals > 0)
@@ -54,15 +55,18 @@ def prepare_parts(
 
 
 def draw_parts(ax: Axes, data: Parts) -> None:
-    """Three bars, each cut into the four cells."""
+    """Three bars, each cut into the classes; those without tokens are not named."""
     names = (f"tokens\n{data.n:,}", f"TFA\n{data.tfa:.4f}", f"TFCE\n{data.tfce:.4f}")
     left = np.zeros(3)
-    for i, cell in enumerate(CELLS):
+    for i, name in enumerate(NAMES):
         width = data.share[:, i]
-        ax.barh([0, 1, 2], width, 0.72, left=left, color=CELL_COLORS[cell], label=CELL_WORDS[cell])
+        if not width.any():
+            continue
+        ax.barh([0, 1, 2], width, 0.72, left=left, color=CLASS_COLORS[name], label=WORDS[name])
+        ink = "white" if CLASS_COLORS[name] == BLUE else "black"
         for place, (start, part) in enumerate(zip(left, width, strict=True)):
             if part >= 0.07:  # narrower than its own text
-                ax.text(start + part / 2, place, f"{part:.0%}", ha="center", va="center", color="black")
+                ax.text(start + part / 2, place, f"{part:.0%}", ha="center", va="center", color=ink)
         left = left + width
     ax.set_yticks([0, 1, 2], names)
     ax.set_ylim(2.55, -0.55)
@@ -71,6 +75,6 @@ def draw_parts(ax: Axes, data: Parts) -> None:
     ax.set_xlabel("share of each total")
     ax.grid(visible=False, axis="y")
     if isinstance(ax, FreeAxes):
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2, columnspacing=1.2)
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2, columnspacing=1.2)
     else:
         ax.legend()

@@ -17,7 +17,18 @@ from logitbox.analysis.tallying import Progress, tally_dump
 from logitbox.dumps.dump import Dump
 from logitbox.errors import InputError
 from logitbox.reports import texts
-from logitbox.reports.sections import calibration, curves, explain, flips, head, logged, recording, tokens
+from logitbox.reports.sections import (
+    calibration,
+    curves,
+    decisions,
+    explain,
+    flips,
+    head,
+    logged,
+    recording,
+    reductions,
+    tokens,
+)
 from logitbox.reports.sections.pieces import groups_of, is_monitor
 from logitbox.reports.streams import Material, gather
 
@@ -87,8 +98,10 @@ def _content(material: Material, title: str | None, n_tokens: int) -> dict[str, 
         "curves": curves.build(material, matches),
         "explained": explain.build(material),
         "calibrated": calibration.build(material),
+        "decided": decisions.build(material),
         "flips": flips.build(material),
         "tokens": tokens.build(material, n_tokens),
+        "reduced": reductions.build(material),
         "logged": logged.build(material, matches),
         "recording": recording.build(material),
         "version": _version(),

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from analysis_oracle import COORD, OPTIONS, Log, V, basic, everything, scored
+from analysis_oracle import COORD, OPTIONS, Log, V, agent, agent_prefix, basic, everything, scored
 
 import logitbox as lb
 from logitbox.analysis import evaluating
@@ -48,7 +48,7 @@ def split(tokens, names):
 def test_every_key_and_split(dump, tokens, by):
     table = metrics(dump, by)
     names = list(dict.fromkeys([by] if isinstance(by, str) else by or []))
-    assert table.columns == [*names, "key", "value", "n", "reduction", "low", "high"]
+    assert table.columns == [*names, "key", "value", "n", "reduction", "low", "high", "reason"]
     rows = {}
     for row in table.frame.iter_rows(named=True):
         at = (*(row[n] for n in names), row["key"])
@@ -57,18 +57,18 @@ def test_every_key_and_split(dump, tokens, by):
     expected = {}
     for (phase, *where), mine in split(tokens, [n for n in names if n != "phase"]).items():
         there = dict(zip([n for n in names if n != "phase"], where, strict=True)) | {"phase": phase}
+        at = tuple(there[n] for n in names)
         for key, value in everything(mine).items():
-            expected[(*(there[n] for n in names), prefix(phase) + key)] = value
-    known = {key for *_, key in expected}
-    assert set(expected) == {at for at in rows if at[-1] in known}
-    more = {at[-1] for at in rows} - known
-    assert all(key.rpartition("_")[2] in ("entropy", "perplexity") for key in more)
-    for at, (value, n) in expected.items():
-        assert rows[at]["n"] == n, at
-        if value is None:
-            assert rows[at]["value"] is None
-        else:
-            assert rows[at]["value"] == pytest.approx(value, rel=2e-5, abs=1e-5), at
+            expected[(*at, prefix(phase) + key)] = (*value, 0.0)
+        for key, value in agent(mine).items():
+            expected[(*at, agent_prefix(phase, {"train", "eval", "val"}) + key)] = value
+    assert set(expected) == set(rows)
+    for at, (value, n, slack) in expected.items():
+        row = rows[at]
+        assert row["n"] == n, at
+        assert (row["value"] is None) == (value is None) == (row["reason"] is not None), at
+        if value is not None:
+            assert row["value"] == pytest.approx(value, rel=2e-5, abs=1e-5 + slack), at
 
 
 def test_by_type_gives_the_basic_metrics_of_every_population(dump, tokens):
@@ -119,7 +119,7 @@ def test_intervals_equal_a_direct_computation_over_per_sample_sums(tmp_path):
         for key, of in (
             ("eval_token_acc", lambda t: t["correct"]),
             ("eval_nll", lambda t: t["nll"]),
-            ("eval_entropy", lambda t: t["entropy"]),
+            ("eval_full_entropy", lambda t: t["entropy"]),
             ("eval_coord_token_frac", lambda t: t["is_coord"]),
             ("eval_coord_monitor/coord_vocab_mass_at_gt_text", lambda t: t["mass"]),
         ):
@@ -224,8 +224,9 @@ def test_without_groups_types_or_supervised_rows(tmp_path):
         rec.record(torch.randn(2, 5, V), torch.randint(0, V, (2, 5)))
     table = metrics(open_dump(tmp_path / "plain"))
     assert table["key"].to_list() == [
-        "token_acc", "token_acc_top5", "nll", "perplexity", "entropy", "confidence", "n_tokens", "n_nonfinite",
-        "n_duplicate",
+        "token_acc", "token_acc_top5", "nll", "exp_nll", "full_entropy", "confidence", "n_tokens", "n_nonfinite",
+        "n_duplicate", "train_entropy", "train_perplexity", "train_top1_prob", "train_top2_prob", "train_top5_prob",
+        "train_top10_prob", "train_top10_entropy",
     ]  # fmt: skip
     with Recorder(tmp_path / "none", V, scope="all") as rec:
         ids = torch.randint(0, V, (2, 5))
@@ -233,7 +234,7 @@ def test_without_groups_types_or_supervised_rows(tmp_path):
     for by in (None, "step", "type", ["phase", "sample"]):
         empty = metrics(open_dump(tmp_path / "none"), by)
         names = [by] if isinstance(by, str) else by or []
-        assert empty.columns == [*names, "key", "value", "n", "reduction", "low", "high"]
+        assert empty.columns == [*names, "key", "value", "n", "reduction", "low", "high", "reason"]
         assert empty.frame.schema["value"] == pl.Float64
         assert len(empty) == 0
         assert str(empty) == "no supervised tokens were recorded"
@@ -309,6 +310,7 @@ def test_rows_of_infinite_loss_are_left_out_of_it_and_counted(tmp_path):
             rec.record(x, y, phase="eval")
     table, expected = (metrics(open_dump(tmp_path / name)) for name in ("masked", "without"))
     of_loss = pl.col("key").str.contains("softce_w1|bin_error") & (pl.col("reduction") == "token_mean")
+    of_loss &= ~pl.col("key").str.ends_with("base_loss")  # that of the other tokens
     assert table.filter(of_loss).height == 7
     assert table.filter(of_loss)["value"].is_finite().all()
     assert table.filter(of_loss)["n"].to_list() == [int((inside & ~hit).sum())] * 7
@@ -318,6 +320,13 @@ def test_rows_of_infinite_loss_are_left_out_of_it_and_counted(tmp_path):
         )
     lost = int(hit.sum())
     assert lost > 5
+    base, loss, both = (
+        table.value(f"eval_coord_softce_w1/{name}") for name in ("base_loss", "loss", "composite_loss")
+    )
+    log_p = masked[:, :-1].double().log_softmax(-1)
+    outside = -log_p.gather(-1, labels[:, 1:, None])[..., 0][~inside].mean()
+    assert base == pytest.approx(float(outside), rel=1e-6)
+    assert both == pytest.approx(base + loss, rel=1e-15)
     assert table.value("eval_coord_softce_w1/n_nonfinite") == lost
     assert table.value("eval_coord_softce_w1/coord_tokens") == int(inside.sum())
     assert table.value("eval_n_nonfinite") == 0

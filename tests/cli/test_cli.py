@@ -48,10 +48,10 @@ def test_metrics_json_equals_the_logits(recorded, capsys):
     nll = -log_p[np.arange(len(gold)), gold]
     assert status == 0
     assert set(document) == {"dump", "verdict", "by", "metrics"}
-    assert set(document["metrics"][0]) == {"key", "value", "n", "reduction", "low", "high"}
+    assert set(document["metrics"][0]) == {"key", "value", "n", "reduction", "low", "high", "reason"}
     assert values["eval_token_acc"] == pytest.approx((flat.argmax(1) == gold).mean(), abs=1e-15)
     assert values["eval_nll"] == pytest.approx(nll.mean(), rel=1e-6)
-    assert values["eval_perplexity"] == pytest.approx(np.exp(nll.mean()), rel=1e-6)
+    assert values["eval_exp_nll"] == values["val_perplexity"] == pytest.approx(np.exp(nll.mean()), rel=1e-6)
 
 
 COMMANDS = {

@@ -348,7 +348,9 @@ def test_live_metrics_are_the_dumps(recorder: Make, path: Path) -> None:
         rank = mine["n_gt"] + mine["n_eq_before"]
         assert live[f"{prefix}n_tokens"] == mine.height
         assert math.isclose(live[f"{prefix}nll"], mine["nll"].cast(pl.Float64).mean(), rel_tol=1e-9)
-        assert math.isclose(live[f"{prefix}entropy"], mine["entropy"].cast(pl.Float64).mean(), rel_tol=1e-9)
+        assert math.isclose(
+            live[f"{prefix}full_entropy"], mine["entropy"].cast(pl.Float64).mean(), rel_tol=1e-9
+        )
         assert math.isclose(live[f"{prefix}token_acc"], (rank == 0).mean())
         assert math.isclose(live[f"{prefix}token_acc_top5"], (rank < 5).mean())
 

@@ -60,15 +60,8 @@ class Recorded:
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    torch.set_num_threads(min(2, torch.get_num_threads()))
-    return smollm2.load_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def batches(tokenizer):
+def batches(tokenizer, model):
     """(batch, float32 logits [B, T, V]) of ragged batches; the second one is padded on the left."""
-    model = smollm2.load_model()
     found = []
     texts = smollm2.passages(per_file=2, characters=400)
     for number, cut in enumerate(smollm2.text_batches(tokenizer, texts, rows=4, longest=140)):

@@ -73,7 +73,7 @@ def test_curves_are_token_means_per_step(recorded):
 
 def test_curve_keys(recorded):
     result = lb.metrics(recorded.dump, by="step")
-    assert sorted(prefixes(result)) == ["", "eval_"]
+    assert set(prefixes(result)) == {"", "train_", "eval_", "val_"}
     assert [curve.key for curve in prepare_curves(result, "eval_nll")] == ["eval_nll"]
     with pytest.raises(InputError, match="keys names 'accuracy'"):
         prepare_curves(result, "accuracy")
@@ -92,7 +92,8 @@ def test_every_line_has_a_look_of_its_own(recorded):
 def test_prefixes_are_those_of_the_phases(recorded):
     """Not taken from keys: phases and groups may be called anything."""
     frame = lb.metrics(recorded.dump, by="step").frame
-    assert prefixes(Metrics(frame, "", ("train", "a/n_tokens"))) == ["", "a/n_tokens_"]
+    found = prefixes(Metrics(frame, "", ("train", "a/n_tokens")))
+    assert list(dict.fromkeys(found)) == ["", "train_", "a/n_tokens_"]
 
 
 def test_thinning_keeps_both_ends_and_the_cap():
@@ -155,17 +156,21 @@ def test_flip_words(key, words):
 def test_parts_are_those_of_numpy(recorded):
     data = prepare_parts(lb.explain(recorded.dump, by="step"), phase="eval", step=8)
     batch = recorded.batches["eval", 8]
-    likely = batch.confidence >= 0.5
+    right, likely = batch.correct, batch.confidence >= 0.5
+    best = np.sort(batch.log_p)[:, ::-1]
+    near, inside = -batch.nll >= best[:, 0] - np.log(2), -batch.nll >= best[:, 7]  # k is 8
+    unsure = ~right & ~likely
     masks = [
-        batch.correct & likely,
-        batch.correct & ~likely,
-        ~batch.correct & likely,
-        ~batch.correct & ~likely,
+        np.zeros(48, dtype=bool),  # no two logits are equal
+        right & likely,
+        right & ~likely,
+        ~right & likely,
+        unsure & near,
+        unsure & ~near & inside,
+        unsure & ~near & ~inside,
     ]
     assert data.share[0] == pytest.approx([mask.mean() for mask in masks])
-    assert data.share[1] == pytest.approx(
-        [masks[0].sum() / batch.correct.sum(), masks[1].sum() / batch.correct.sum(), 0, 0]
-    )
+    assert data.share[1] == pytest.approx([(mask & right).sum() / right.sum() for mask in masks])
     assert data.share[2] == pytest.approx(
         [batch.nll[mask].sum() / batch.nll.sum() for mask in masks], rel=1e-5
     )
@@ -236,7 +241,7 @@ def test_new_axes_show_themselves_in_jupyter(recorded):
 def test_a_result_without_figure_is_refused():
     nothing = Result(pl.DataFrame(), "")
     with pytest.raises(
-        InputError, match="figures exist of Calibration, Explanation, Flips, Metrics, TokenList"
+        InputError, match="figures exist of Calibration, Decisions, Explanation, Flips, Metrics, TokenList"
     ):
         nothing.plot()
     with pytest.raises(InputError, match="a str has no figure"):

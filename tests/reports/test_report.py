@@ -44,8 +44,8 @@ def test_values_are_those_of_numpy(phase, prefix, page, recorded):
     expected = {
         "token_acc": batch.correct.mean(),
         "nll": batch.nll.mean(),
-        "perplexity": np.exp(batch.nll.mean()),
-        "entropy": -(np.exp(log_p) * log_p).sum(1).mean(),
+        "exp_nll": np.exp(batch.nll.mean()),
+        "full_entropy": -(np.exp(log_p) * log_p).sum(1).mean(),
         "confidence": batch.confidence.mean(),
         "coord_token_acc": batch.correct[inside].mean(),
         "text_token_acc": batch.correct[~inside].mean(),
@@ -165,10 +165,11 @@ def test_nothing_is_left_behind_when_writing_fails(odd_dump, tmp_path, monkeypat
     def fail(*_):
         raise OSError(28, "No space left on device")
 
+    dump = odd_dump("bare")  # made before anything fails
     monkeypatch.setattr("pathlib.Path.replace", fail)
     (tmp_path / "r.html").write_text("old")
     with pytest.raises(InputError, match="No space left on device"):
-        lb.report(odd_dump("bare"), tmp_path / "r.html")
+        lb.report(dump, tmp_path / "r.html")
     assert [file.name for file in tmp_path.iterdir()] == ["r.html"]
     assert (tmp_path / "r.html").read_text() == "old"
 
@@ -221,7 +222,7 @@ def test_a_dump_of_non_finite_tokens_only(odd_page):
     assert "96 tokens with NaN or infinite values" in glance
     assert page.cells["eval_token_acc"] == "–"
     assert page.cells["eval_n_nonfinite"] == "48"
-    assert "no such tokens" in page.sections["metrics"]
+    assert "no supervised tokens with finite values" in page.sections["metrics"]
 
 
 def test_damage_strays_and_a_killed_writer_are_told(odd_page):

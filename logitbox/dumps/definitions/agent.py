@@ -11,6 +11,7 @@ from math import inf, log
 
 from logitbox.dumps.definitions.entries import ALL, Metric, Population, Quantity, Reduction
 from logitbox.dumps.definitions.rows import Array, Rows
+from logitbox.dumps.definitions.tokens import belongs
 from logitbox.dumps.detailed import AGENT_TYPES, BEST
 from logitbox.dumps.flags import Flag
 from logitbox.dumps.spec import RecordSpec
@@ -19,7 +20,7 @@ PERPLEXITY_CAP = 1e6
 HEADING = "detailed metrics"
 
 _EXCLUDED = Flag.SPECIAL | Flag.BOS | Flag.EOS | Flag.PAD
-_GAPS = ("top_nll", "top_gap")
+_GAPS = ("top_nll", "top_gap", "tail_mass")
 
 
 def is_on(spec: RecordSpec) -> bool:
@@ -48,13 +49,18 @@ def populations(spec: RecordSpec) -> Iterator[Population]:
     """All tokens and each of the types, without special tokens."""
     if not is_on(spec):
         return
-    yield Population(plain(ALL), "supervised tokens that are not special", ("flags",), lambda rows: ~rows.flagged(_EXCLUDED))
+    yield Population(
+        plain(ALL),
+        "supervised tokens that are not special",
+        ("flags",),
+        lambda rows: ~rows.flagged(_EXCLUDED),
+    )
     for name in split_by(spec):
         yield Population(
             plain(name),
             f"supervised {name} tokens that are not special",
-            ("flags", "types"),
-            lambda rows, name=name: rows.of_type(name) & ~rows.flagged(_EXCLUDED),
+            ("flags", "gold", "types"),
+            lambda rows, name=name: belongs(rows, name) & ~rows.flagged(_EXCLUDED),
         )
 
 
@@ -68,18 +74,20 @@ def quantities(spec: RecordSpec) -> Iterator[Quantity]:
     for count in BEST:
         name = f"top{count}_prob"
         if spec.reaches(count):
-            yield _exact_or(name, f"Σ p of the {count} best tokens", spec, _accumulated(count))
+            formula = f"Σ p of the {count} best tokens"
+            yield _exact_or(Quantity(name, formula, _GAPS, _accumulated(count)), name, spec)
     k = spec.detailed.entropy_k
     if spec.reaches(k):
         formula = f"−Σ p log₂ p of the {k} best tokens and of all others as one, bits"
-        yield _exact_or("topk_entropy", formula, spec, _topk_entropy(k))
+        # Sessions may differ in k, which must not be pooled.
+        yield _exact_or(Quantity(f"top{k}_entropy", formula, _GAPS, _topk_entropy(k)), "topk_entropy", spec)
 
 
-def _exact_or(name: str, formula: str, spec: RecordSpec, from_gaps: Callable[[Rows], Array]) -> Quantity:
+def _exact_or(from_gaps: Quantity, column: str, spec: RecordSpec) -> Quantity:
     """A column where the session has it, exact; else made of `top_gap`, which is rounded to float16."""
-    if name in spec.best_columns:
-        return Quantity(name, formula, (name,), lambda rows: rows[name])
-    return Quantity(name, formula, _GAPS, from_gaps)
+    if column not in spec.best_columns:
+        return from_gaps
+    return Quantity(from_gaps.name, from_gaps.formula, (column,), lambda rows: rows[column])
 
 
 def _binary_entropy(rows: Rows) -> Array:
@@ -101,11 +109,20 @@ def _probabilities(rows: Rows, count: int) -> tuple[Array, Array]:
     return log_p[:, :count], p[:, :count]
 
 
-def _accumulated(count: int) -> Callable[[Rows], Array]:
-    def value(rows: Rows) -> Array:
-        return _probabilities(rows, count)[1].sum(1).clip(0.0, 1.0)
+def _others(rows: Rows, count: int) -> Array:
+    """Probability outside the `count` best tokens, within what the exact mass outside all k of them allows.
 
-    return value
+    The k − count in between have at most the probability of the last of the `count` each. So next to nothing
+    stays next to nothing, where 1 − Σ p of rounded values would be anything up to their rounding.
+    """
+    _, p = _probabilities(rows, count)
+    tail = rows["tail_mass"]
+    between = max(rows.spec.k - count, 0) * p[:, -1]
+    return rows.xp.clip(1.0 - p.sum(1), tail, tail + between)
+
+
+def _accumulated(count: int) -> Callable[[Rows], Array]:
+    return lambda rows: 1.0 - _others(rows, count)
 
 
 def _topk_entropy(k: int) -> Callable[[Rows], Array]:
@@ -113,7 +130,7 @@ def _topk_entropy(k: int) -> Callable[[Rows], Array]:
         xp = rows.xp
         log_p, p = _probabilities(rows, k)
         best = -(p * xp.where(p > 0, log_p, 0.0)).sum(1)
-        others = (1.0 - p.sum(1)).clip(0.0, 1.0)
+        others = _others(rows, k)
         return (best - others * xp.log(xp.where(others > 0, others, 1.0))) / log(2)
 
     return value
@@ -134,7 +151,7 @@ def metrics(spec: RecordSpec) -> Iterator[Metric]:
         ),
         (
             f"top{k}_entropy",
-            "topk_entropy",
+            f"top{k}_entropy",
             "token_mean",
             f"mean entropy of the {k} best and the rest, bits",
             0,

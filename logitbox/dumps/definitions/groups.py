@@ -36,8 +36,8 @@ def monitored(spec: RecordSpec) -> list[str]:
 
 
 def populations(spec: RecordSpec) -> Iterator[Population]:
-    """The rest of every group, and the tokens with a finite loss of every ordered one."""
-    for name in monitored(spec):
+    """The rest of groups, and the tokens with a finite loss of every ordered one."""
+    for name in dict.fromkeys([*monitored(spec), *spec.ordered]):
         yield Population(
             rest_of(spec, name),
             f"supervised tokens with gold outside {name}",

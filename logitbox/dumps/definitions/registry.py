@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import ModuleType
 
 from logitbox.dumps.definitions import agent, decisions, groups, tokens
-from logitbox.dumps.definitions.entries import Metric, Population, Quantity
+from logitbox.dumps.definitions.entries import Metric, Population, Quantity, prefix_of
 from logitbox.dumps.spec import RecordSpec
+from logitbox.errors import InputError
 
 _ROOMS: tuple[ModuleType, ...] = (tokens, groups, agent, decisions)
 """Each has any of `populations`, `quantities` and `metrics`, functions of a spec."""
@@ -26,6 +27,28 @@ def quantities_of(spec: RecordSpec) -> tuple[Quantity, ...]:
 def metrics_of(spec: RecordSpec) -> list[Metric]:
     """Every metric that a session with this spec can have, in the order they are listed."""
     return [entry for room in _ROOMS for entry in room.metrics(spec)]
+
+
+_USUAL_PHASES = (("train", "eval", "test"), ("train", "val", "test"))
+
+
+def check_keys(spec: RecordSpec) -> None:
+    """Refuse names of types and groups that make one key mean two things, such as a type `exp` or `eval`.
+
+    Raises:
+        InputError: it names the key.
+    """
+    metrics = metrics_of(spec)
+    for phases in _USUAL_PHASES:
+        owner: dict[str, str] = {}
+        for phase, metric in ((phase, metric) for phase in phases for metric in metrics):
+            key = prefix_of(metric.family, phase, phases) + metric.key
+            told = f"{metric.about}, in phase {phase!r}"
+            if owner.setdefault(key, told) != told:
+                raise InputError(
+                    f"the key {key!r} would mean two things ({owner[key]}; {told}); "
+                    "give the token type or group in its name another name"
+                )
 
 
 def needed_columns(spec: RecordSpec) -> list[str]:

@@ -17,6 +17,7 @@ Array = Any
 BinsOf = Callable[[Array, Group], tuple[Array, Array]]
 """(token ids, group) to (bin of each id, is the id in the group)."""
 
+
 class Rows:
     """Columns of `tokens`, all of the same length, and what is often asked of them.
 

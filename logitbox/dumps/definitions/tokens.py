@@ -51,14 +51,24 @@ def populations(spec: RecordSpec) -> Iterator[Population]:
     """All supervised tokens, then one population per token type and per vocabulary group."""
     yield Population(ALL, "supervised tokens", ("gold", "flags"), lambda rows: rows.everywhere)
     for name in type_names(spec):
-        if name in {group.name for group in spec.groups}:
-            yield Population(name, f"supervised tokens with gold in {name}", ("gold",), lambda rows, name=name: rows.inside(name))
-        else:
-            yield Population(name, f"supervised {name} tokens", ("types",), lambda rows, name=name: rows.of_type(name))
+        is_group = has_group(spec, name)
+        about = f"supervised tokens with gold in {name}" if is_group else f"supervised {name} tokens"
+        needs = ("gold",) if is_group else ("types",)
+        yield Population(name, about, needs, lambda rows, name=name: belongs(rows, name))
+
+
+def has_group(spec: RecordSpec, name: str) -> bool:
+    """Whether a vocabulary group is called that."""
+    return any(group.name == name for group in spec.groups)
+
+
+def belongs(rows: Rows, name: str) -> Array:
+    """bool: the row is of a token type or group. A group decides where a type has its name too."""
+    return rows.inside(name) if has_group(rows.spec, name) else rows.of_type(name)
 
 
 def type_names(spec: RecordSpec) -> tuple[str, ...]:
-    """Token types and groups, each once. A group decides where a type has its name too."""
+    """Token types and groups, each once."""
     return tuple(dict.fromkeys([*spec.types.names, *(group.name for group in spec.groups)]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from logitbox.dumps.definitions.entries import Metric, Population, Quantity
+from logitbox.dumps.definitions.entries import ALL, Metric, Population, Quantity
 from logitbox.dumps.definitions.registry import metrics_of, populations_of, quantities_of
 from logitbox.dumps.spec import RecordSpec
 
@@ -21,6 +21,7 @@ Sums = NDArray[np.float64]
 StepReduction = Literal["token_mean", "step_mean"]
 
 COUNTS = ("n", "n_nonfinite", "n_duplicate")
+_LOST = COUNTS.index("n_nonfinite")
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,18 @@ class Sheet:
         values = [value for sums in steps if (value := self.value(metric, sums)) is not None]
         return math.fsum(values) / len(values) if values else None
 
-    def reason(self, metric: Metric, *, has_lost: bool) -> str:
-        """Why a metric is null; `has_lost` as in `why_null`."""
-        known = metric.quantity in self._column or metric.quantity.startswith("is_") or not metric.quantity
-        about = self.populations[self._row[metric.population]].about
-        return why_null(metric, about, is_recorded=known, has_lost=has_lost)
+    def reason(self, metric: Metric, steps: Iterable[Sums]) -> str:
+        """Why a metric is null over these steps."""
+        if metric.reduction == "sum_of_means":
+            metric = next(part for part in self.metrics if part.key in metric.parts)
+        row = self._row[metric.population]
+        known = metric.quantity in self._column or metric.quantity.startswith("is_")
+        has_lost = any(sums[row, _LOST] > 0 for sums in steps)
+        return why_null(metric, self.populations[row].about, is_recorded=known, has_lost=has_lost)
 
-    def has_lost(self, metric: Metric, sums: Sums) -> bool:
-        """Whether tokens of a metric's population were left out because they are not finite."""
-        return bool(sums[self._row[metric.population], 1])
+    def has_tokens(self, sums: Sums) -> bool:
+        """Whether there are supervised tokens, be they left out or not."""
+        return bool(sums[self._row[ALL], : len(COUNTS)].any())
 
 
 def why_null(metric: Metric, about: str, *, is_recorded: bool, has_lost: bool) -> str:

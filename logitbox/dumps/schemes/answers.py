@@ -76,7 +76,8 @@ def resolve_answers(
         words: the words of each answer, such as `{"yes": ["Yes", "yes"], "no": ["No", "no"]}`.
         leading_space: take " Yes" too, where it is a single token.
         merged_brace: take "{Yes" too, where it is a single token.
-        first_token: a word of several tokens is told by its first one; otherwise it is an error.
+        first_token: a word of several tokens is told by its first one, as is then any other word that begins
+            with that token; otherwise it is an error.
 
     Raises:
         InputError: fewer than two answers, a word of several tokens, an answer of whose words none is a token,
@@ -87,18 +88,13 @@ def resolve_answers(
     groups: dict[str, list[int]] = {}
     found: defaultdict[int, list[str]] = defaultdict(list)
     for name, base in words.items():
-        if isinstance(base, str) or not all(isinstance(word, str) and word for word in base):
-            raise InputError(f"the words of answer {name!r} are {base!r}; give a list: ['Yes', 'yes']")
-        forms = {word: lookup.word(word, first_token=first_token) for word in base}
+        forms = {word: lookup.word(word, first_token=first_token) for word in _checked_words(name, base)}
         for lead, wanted in ((" ", leading_space), ("{", merged_brace)):
             for word in base if wanted else ():
                 forms.setdefault(lead + word, lookup.single(lead + word))
         groups[name] = [i for ids in forms.values() for i in ids]
         if not groups[name]:
-            raise InputError(
-                f"no word of answer {name!r} is a token of the vocabulary: {', '.join(map(repr, forms))}; "
-                "give words as the tokenizer spells them"
-            )
+            raise InputError(_unknown(name, forms))
         for form, ids in forms.items():
             for i in ids:
                 found[i].append(form)
@@ -176,6 +172,19 @@ def _check_count(answers: object) -> None:
             f"answers are {answers!r}; give at least two by name, as a decision needs: "
             "{'yes': ['Yes'], 'no': ['No']}"
         )
+
+
+def _checked_words(answer: str, words: Sequence[str]) -> Sequence[str]:
+    if isinstance(words, str) or not all(isinstance(word, str) and word for word in words):
+        raise InputError(f"the words of answer {answer!r} are {words!r}; give a list: ['Yes', 'yes']")
+    return words
+
+
+def _unknown(answer: str, forms: Iterable[str]) -> str:
+    return (
+        f"no word of answer {answer!r} is a token of the vocabulary: {', '.join(map(repr, forms))}; "
+        "give words as the tokenizer spells them"
+    )
 
 
 def _shared(token_id: int, one: str, other: str, words: Sequence[str]) -> str:

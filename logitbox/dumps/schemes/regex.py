@@ -46,7 +46,11 @@ class RegexTypes:
         rest: str | None = None,
         partition: bool = False,
     ) -> None:
-        if not isinstance(patterns, Mapping) or not patterns:
+        if (
+            not isinstance(patterns, Mapping)
+            or not patterns
+            or not all(isinstance(name, str) for name in patterns)
+        ):
             raise InputError(
                 f"patterns is {patterns!r}; give a pattern by type name: {{'number': r'[0-9]+'}}"
             )

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from logitbox.analysis.flips import Flips
+from logitbox.dumps.definitions import agent, decisions
 from logitbox.dumps.definitions.entries import Metric
 from logitbox.reports import texts
 from logitbox.reports.bars import flip_words
@@ -36,13 +37,14 @@ def page_figure(ax: Axes, name: str, caption: str, label: str = "") -> PageFigur
 
 @dataclass(frozen=True)
 class Cell:
-    """One metric of one stream: text, 95 % interval, number of tokens or why there is no value."""
+    """One metric of one stream: text, 95 % interval, number of tokens; or why there is no value."""
 
     key: str
     value: float | None
     text: str
     interval: str
     note: str
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Metrics under one heading."""
+    """Metrics under one heading, and what they have in common."""
 
     heading: str
+    about: str
     rows: tuple[Row, ...]
 
 
@@ -83,9 +86,31 @@ def groups_of(metrics: Sequence[Metric], streams: Sequence[Stream]) -> tuple[Gro
     """Metrics under their headings, in the order of the registry."""
     headings = dict.fromkeys(metric.group for metric in metrics)
     return tuple(
-        Group(heading, tuple(_row(metric, streams) for metric in metrics if metric.group == heading))
+        Group(
+            heading, _about(heading, streams), tuple(_row(m, streams) for m in metrics if m.group == heading)
+        )
         for heading in headings
     )
+
+
+def _about(heading: str, streams: Sequence[Stream]) -> str:
+    """What a heading's metrics have in common, in a sentence or two."""
+    keys = list(dict.fromkeys(stream.keys.get("entropy", "") for stream in streams))
+    told = {
+        "tokens": "Over all supervised tokens; infinite and repeated ones are left out of everything, and counted here.",
+        "token types": "Over the tokens of each type, of each vocabulary group, and of the rest of a group.",
+        agent.HEADING: "Without special tokens (bos, eos, padding), so values may differ from those of all tokens; entropies "
+        f"here are in bits. Keys begin with the phase: {', '.join(keys)}.",
+        decisions.HEADING: "Over the slots where an answer is due, one of a sample; what is missing in the mass is on no answer.",
+    }
+    if heading in told:
+        return told[heading]
+    if heading.endswith(" loss"):
+        return (
+            "Over tokens whose gold is in the group, but for base_loss, which is over all others; the composite loss is "
+            "the sum of the two means, each with a denominator of its own."
+        )
+    return "Both ways: gold inside the group and the arg-max or the mass outside, and the other way round."
 
 
 def _row(metric: Metric, streams: Sequence[Stream]) -> Row:
@@ -96,8 +121,8 @@ def _cell(metric: Metric, stream: Stream) -> Cell:
     key = stream.keys[metric.key]
     row = stream.rows.get(metric.key)
     if row is None or row["value"] is None:
-        why = "no such tokens" if row is None or not row["n"] else "not recorded"
-        return Cell(key, None, "–", "", why)
+        why = "not recorded at this step" if row is None else str(row["reason"])
+        return Cell(key, None, "–", "", "", why)
     low, high = row["low"], row["high"]
     interval = (
         "" if low is None or high is None else f"{value_text(metric, low)} – {value_text(metric, high)}"

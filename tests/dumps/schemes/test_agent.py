@@ -21,7 +21,7 @@ def truncated(text: str) -> list[tuple[int, int]]:
     return [*found, (opened[0], len(text))] if opened else found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(batches())
 def test_against_a_loop_over_bytes(batch: Batch) -> None:
     for include, find in ((False, blocks), (True, truncated)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,8 +103,8 @@ def test_each_scheme_is_told_once() -> None:
 
 
 def test_a_scheme_that_fails_at_times() -> None:
-    results: Iterator[Callable[[], Any]] = iter([failing, lambda: {"mine": IDS > 0}, failing])
-    combined = combine([Made(lambda: next(results)())])
+    results = iter([None, {"mine": IDS > 0}, None])
+    combined = combine([Made(results.__next__)])
     with pytest.warns(RuntimeWarning, match="mine") as told:
         masks = [combined.masks(IDS) for _ in range(3)]
     assert [list(names) for names in masks] == [[], ["mine"], []]

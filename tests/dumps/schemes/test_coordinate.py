@@ -50,7 +50,7 @@ def split(text: str, at: list[int]) -> list[str]:
     return [text[start:end] for start, end in itertools.pairwise(cuts)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["desc", "name", "désc", "x"]), st.text(max_size=6)), max_size=4),
     st.booleans(),

@@ -133,7 +133,7 @@ def expected(batch: Batch, labels: torch.Tensor, answers: list[int], after: str 
     return result
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(batches(("a", "é", "!", " ", "\n", "aa", "A", "B")), st.data())
 def test_against_a_search_backwards(batch: Batch, data: st.DataObject) -> None:
     """Texts are cut anywhere, so that answers hold spaces and context; cut characters are in the next test."""

@@ -32,7 +32,7 @@ SCHEMES: list[Scheme] = [
 ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_documents_are_those_of_the_recorder(data: st.DataObject) -> None:
     """A type and the boundary flag must not tell two stories of where a document begins."""

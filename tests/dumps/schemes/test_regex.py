@@ -15,7 +15,7 @@ from logitbox.errors import InputError
 PATTERNS = {"wide": "[^\x00-\x7f]+", "tag": "<.*?>", "line": r"\n\s*", "late": "x.", "any": "."}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(batches())
 def test_a_token_has_a_type_if_a_byte_of_it_is_matched(batch: Batch) -> None:
     masks = RegexTypes(batch.vocab, PATTERNS, rest="rest").masks(**batch.given())
@@ -106,6 +106,7 @@ def test_rows_do_not_touch() -> None:
         ({"bad": 3}, {}, "pattern of 'bad' is 3; give a string"),
         ({}, {}, "patterns is {}; give a pattern by type name"),
         (["a"], {}, r"patterns is \['a'\]"),
+        ({3: "a"}, {}, "patterns is {3: 'a'}; give a pattern by type name"),
         ({"a b": "x"}, {}, "token type name 'a b'"),
         ({"a": "x"}, {"rest": "a"}, "repeat a name"),
         ({"a": "x"}, {"partition": True}, "partition=True without rest="),
@@ -120,3 +121,24 @@ def test_names_in_order() -> None:
     types = RegexTypes(["a"], {"z": "a", "y": "a"}, rest="x").types
     assert (types.names, types.partition) == (("z", "y", "x"), False)
     assert RegexTypes(["a"], {"z": "a"}, rest="x", partition=True).types.partition
+
+
+def test_every_width_of_characters() -> None:
+    """The first and last characters that UTF-8 writes in one, two, three and four bytes, each a token."""
+    chars = [
+        "\x00",
+        "\x7f",
+        "\x80",
+        "\u07ff",
+        "\u0800",
+        "\ud7ff",
+        "\ue000",
+        "\uffff",
+        "\U00010000",
+        "\U0010ffff",
+    ]
+    for char in chars:
+        masks = RegexTypes([*chars, "!"], {"one": char, "next": f"(?<={char})."}).masks(
+            torch.arange(11)[None]
+        )
+        assert (told(masks["one"]), told(masks["next"])) == ([chars.index(char)], [chars.index(char) + 1])
