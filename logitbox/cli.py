@@ -30,6 +30,7 @@ from logitbox.terminal import (
 
 if TYPE_CHECKING:
     from logitbox.analysis.metrics import Metrics, Reductions
+    from logitbox.analysis.pairs.comparison import Comparison
 
 app = typer.Typer(
     help="The flight recorder for a model's logits: what your metrics really say.",
@@ -248,25 +249,47 @@ def explain(
     """Why accuracy (TFA) and cross-entropy (TFCE) say different things, in one dump or between two."""
     from logitbox.analysis.explain import explain as compute
 
+    _check_for_two(
+        against, {"--phase": phase, "--step": step, "--against-step": against_step, "--tokens": tokens}
+    )
+    if against is not None and by:
+        raise InputError("--by is for one dump; a comparison has types and subsets anyhow")
     dump = _open(path, skip_damaged=skip_damaged)
     if against is not None:
         other = _open(against, skip_damaged=skip_damaged)
-        steps = (_step(step) or "all", None if against_step is None else _step(against_step) or "all")
-        _compare(dump, other, phase, steps, tokens, as_json=as_json)
+        result = _compared(dump, other, phase, step, against_step)
+        _show_comparison(result, tokens, as_json=as_json)
         return
     with progress_bar("tallying") as progress:
         result = compute(dump, by=by, progress=progress)
     _show(path, result, by, "cells", as_json=as_json)
 
 
-def _compare(
-    dump: Dump, other: Dump, phase: str | None, steps: tuple[Any, Any], tokens: int, *, as_json: bool
-) -> None:
+def _check_for_two(against: Path | None, given: dict[str, str | int | None]) -> None:
+    """Options that nothing would heed are refused."""
+    idle = [name for name, value in given.items() if value not in (None, 0, "last")]
+    if against is None and idle:
+        raise InputError(
+            f"{' and '.join(idle)} {'is' if len(idle) == 1 else 'are'} of use with --against only"
+        )
+
+
+def _compared(dump: Dump, other: Dump, phase: str | None, step: str, against_step: str | None) -> Comparison:
     from logitbox.analysis.pairs.comparison import compare
+
+    return compare(
+        dump,
+        other,
+        phase=phase,
+        step=_step_or_all(step),
+        against_step=None if against_step is None else _step_or_all(against_step, "--against-step"),
+    )
+
+
+def _show_comparison(result: Comparison, tokens: int, *, as_json: bool) -> None:
     from logitbox.analysis.pairs.document import document
     from logitbox.comparing import print_comparison
 
-    result = compare(dump, other, phase=phase, step=steps[0], against_step=steps[1])
     if as_json:
         print_json(document(result, tokens))
     else:
@@ -313,7 +336,11 @@ def entropy(
     print_verdict(str(result))
 
 
-def _step(text: str) -> Any:
+def _step_or_all(text: str, option: str = "--step") -> Any:
+    return "all" if text == "all" else _step(text, option)
+
+
+def _step(text: str, option: str = "--step") -> Any:
     if text == "all":
         return None
     if text == "last":
@@ -321,7 +348,7 @@ def _step(text: str) -> Any:
     try:
         return int(text)
     except ValueError:
-        raise InputError(f"--step is {text!r}; give a whole number, 'last' or 'all'") from None
+        raise InputError(f"{option} is {text!r}; give a whole number, 'last' or 'all'") from None
 
 
 @app.command(epilog="Example: logitbox export runs/a --decisions --out decisions.jsonl")
@@ -349,7 +376,7 @@ def export(
         )
     if out is not None:
         check_target(out)
-    wanted: Any = "all" if step == "all" else _step(step)
+    wanted = _step_or_all(step)
     with progress_bar("checking") as progress:
         dump = _open(path, skip_damaged=skip_damaged)
         result = compute(dump, phase=phase, step=wanted, dataset=dataset, progress=progress)
@@ -370,16 +397,28 @@ def report(
         Path | None, typer.Option("--out", help="File to write; DUMP/../report.html by default.")
     ] = None,
     title: Annotated[str | None, typer.Option("--title", help="Heading of the page.")] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="DUMP", help="Another evaluation of the same tokens: adds a section."),
+    ] = None,
+    phase: Annotated[str | None, typer.Option(help="With --against: compare this phase.")] = None,
+    step: Annotated[str, typer.Option(help="With --against: a step, 'last' or 'all'.")] = "last",
+    against_step: Annotated[str | None, typer.Option(help="Its step; by default as --step.")] = None,
     as_json: AsJson = False,
     skip_damaged: SkipDamaged = False,
 ) -> None:
     """One self-contained HTML page: verdict, metrics, reliability, flips, entropy, curves."""
     from logitbox.reports.report import report as build
 
+    _check_for_two(against, {"--phase": phase, "--step": step, "--against-step": against_step})
     dump = _open(path, skip_damaged=skip_damaged)
+    other = None
+    if against is not None:
+        opened = _open(against, skip_damaged=skip_damaged)
+        other = _compared(dump, opened, phase, step, against_step)
     target = path.parent / "report.html" if out is None else out
     with progress_bar("tallying") as progress:
-        written = build(dump, target, title=title, progress=progress)
+        written = build(dump, target, against=other, title=title, progress=progress)
     size = written.stat().st_size
     if as_json:
         print_json({"dump": str(path), "report": str(written), "bytes": size})

@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
-from logitbox.dumps.definitions.entries import FAMILIES, Family, Metric, prefix_of
+from logitbox.dumps.definitions.entries import Family, Metric, prefix_of
 from logitbox.dumps.definitions.registry import metrics_of, populations_of, quantities_of
 from logitbox.dumps.spec import build_spec
 
@@ -33,6 +34,7 @@ SPEC = build_spec(
 """A session that has every metric there is."""
 
 QUANTITIES = {entry.name: entry for entry in quantities_of(SPEC)}
+POPULATIONS = {entry.name: entry for entry in populations_of(SPEC)}
 COARSE = {
     entry.name: entry
     for entry in quantities_of(replace(SPEC, detailed=replace(SPEC.detailed, columns=False)))
@@ -112,8 +114,10 @@ def columns_of(metric: Metric) -> str:
     """Columns that the formula reads."""
     if metric.parts:
         return "of both"
+    if metric.quantity.startswith("is_"):
+        return listed(POPULATIONS[metric.quantity.removeprefix("is_")].needs)
     if metric.quantity not in QUANTITIES:
-        return "–"
+        return "–" if metric.quantity == "n" else "`flags`"
     needs, instead = QUANTITIES[metric.quantity].needs, COARSE[metric.quantity].needs
     return listed(needs) if needs == instead else f"{listed(needs)}; without it {listed(instead)}"
 
@@ -129,7 +133,8 @@ def family_rows(metrics: Sequence[Metric]) -> list[list[str]]:
     """Metrics of the same subject in a row, and in the same row that of all tokens, if there is one."""
     alike: dict[tuple[str, ...], list[Metric]] = {}
     for metric in metrics:
-        same = tuple(templated(text, *subject(metric)) for text in (metric.key, metric.quantity))
+        cells = (metric.key, metric.quantity, metric.population, columns_of(metric))
+        same = tuple(templated(text, *subject(metric)) for text in cells)
         alike.setdefault(same, []).append(metric)
     rows: dict[tuple[str, ...], list[str]] = {}
     for cells in map(row, alike.values()):
@@ -161,9 +166,7 @@ def population_table() -> str:
     for population in populations_of(SPEC):
         name = population.name.partition(".")[0]
         written = "{group}" if name in grouped else "{type}" if name in SPEC.types.names else name
-        # Of the mask of all tokens only the length comes from a column.
-        needs = [column for column in population.needs if column != "flags"] if population.name else []
-        cells = (f"`{population.name or 'all'}`", population.about, listed(needs) or "–")
+        cells = (f"`{population.name or 'all'}`", population.about, listed(population.needs) or "–")
         key, about, columns = (templated(cell, name, written) for cell in cells)
         rows.setdefault(key, (key, about, columns))
     return table(("name", "tokens", "columns"), rows.values())
@@ -182,7 +185,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def filled(page: str) -> str:
     """The page with its tables written anew."""
-    texts = {"populations": population_table()} | {family: family_table(family) for family in FAMILIES}
+    texts = {"populations": population_table()} | {
+        family: family_table(family) for family in get_args(Family)
+    }
     for name, text in texts.items():
         start, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
         before, found, rest = page.partition(start)

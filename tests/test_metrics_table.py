@@ -127,6 +127,10 @@ def test_rows_tell_formula_columns_reduction_range_and_loss(page: str):
     """Some rows as the seeds define them."""
     found = {CODE.findall(cells[0])[0]: [cell.strip() for cell in cells[1:]] for family in ("000", "001", "003")
              for cells in rows(section(page, family))}  # fmt: skip
+    assert found["coord_token_frac"][2:5:2] == ["`all`", "`gold`"]
+    assert found["{type}_token_frac"][2:5:2] == ["`.typed`", "`types`"]
+    own = "`gold`, `coord_mean`, `coord_soft_ce`, `coord_w1`, `coord_gate`"
+    assert found["coord_softce_w1/w1"][4] == found["coord_softce_w1/n_nonfinite"][4] == own
     _, formula, over, reduction, columns, limits, loss, seed = found["perplexity"]
     assert (formula, reduction, limits) == ("−ln p(gold), nats", "exp of the token mean", "[1, 1,000,000]")
     assert (over, columns, loss, seed) == ("`.plain`, `{type}.plain`", "`nll`", "no", "001")
@@ -135,3 +139,12 @@ def test_rows_tell_formula_columns_reduction_range_and_loss(page: str):
     assert found["coord_monitor/flip_{type}_to_coord"][2] == "`{type}`"
     assert found["top5_prob"][4] == "`top5_prob`; without it `top_nll`, `top_gap`, `tail_mass`"
     assert found["avg_p_{answer}"][4] == "`logmass_{answer}`"
+
+
+def test_populations_tell_what_they_read(page: str):
+    columns = {CODE.findall(name)[0]: cell.strip() for name, _, cell in rows(section(page, "populations"))}
+    assert columns["all"] == "–"
+    assert columns["{type}"] == "`types`"
+    assert columns["{group}"] == columns["text"] == "`gold`"
+    assert columns[".plain"] == columns[".typed"] == "`flags`"
+    assert columns["{type}.plain"] == "`flags`, `types`"

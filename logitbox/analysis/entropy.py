@@ -119,7 +119,7 @@ def with_text(rows: pl.DataFrame, dump: Dump) -> pl.DataFrame:
         "sample", "dataset", "key", "source", "input_ids"
     )
     joined = rows.join(
-        _with_trusted_ids(samples.collect(), dump),
+        with_trusted_ids(samples.collect(), dump),
         on=["sample", "dataset"],
         how="left",
         maintain_order="left",
@@ -134,7 +134,7 @@ def with_text(rows: pl.DataFrame, dump: Dump) -> pl.DataFrame:
     ).hstack(pl.DataFrame(shown, schema=_SHOWN_SCHEMA))
 
 
-def _with_trusted_ids(samples: pl.DataFrame, dump: Dump) -> pl.DataFrame:
+def with_trusted_ids(samples: pl.DataFrame, dump: Dump) -> pl.DataFrame:
     """`input_ids` only where every recorded label of the sample stands in them at its position.
 
     Where several packed documents bear one sample id, positions start anew and text at them would be another's.

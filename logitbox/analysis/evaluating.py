@@ -70,7 +70,7 @@ def _means(
             pl.col("phase").alias("_phase"),
             "_order",
         )
-        for (reduction, share), rows in long.group_by("reduction", "is_share", maintain_order=True)
+        for (reduction, share), rows in long.group_by("reduction", "_is_share", maintain_order=True)
     )
 
 
@@ -138,7 +138,7 @@ def _sums(
 def _long(
     rows: pl.DataFrame, members: Numbered, keys: Sequence[str], about: str, *, is_recorded: bool
 ) -> pl.DataFrame:
-    """One row per metric and row, with the sums of the metric's quantity as `x`."""
+    """One row per metric and row, with the sums of the metric's quantity as `_x`. By-columns never begin so."""
     height, count = rows.height, len(members)
     of_row, of_metric = np.tile(np.arange(height), count), np.repeat(np.arange(count), height)
     kept = rows.select(
@@ -146,21 +146,24 @@ def _long(
         "evaluations",
         pl.col("n", "clusters").cast(pl.Int64),
         pl.col("nn").cast(pl.Float64),
-        (pl.col("n_nonfinite").fill_null(0) > 0).alias("has_lost"),
+        (pl.col("n_nonfinite").fill_null(0) > 0).alias("_has_lost"),
     )
     nothing = pl.Series([None] * height, dtype=pl.Float64)
     told = pl.DataFrame(
         {
             "_order": [order for order, _ in members],
             "reduction": [metric.reduction for _, metric in members],
-            "is_share": [metric.high == 1 for _, metric in members],
-            "lowest": [float(metric.low) for _, metric in members],
-            "highest": [float(metric.high) for _, metric in members],
-            "if_empty": [
+            "_is_share": [metric.high == 1 for _, metric in members],
+            "_lowest": [float(metric.low) for _, metric in members],
+            "_highest": [float(metric.high) for _, metric in members],
+            "_if_empty": [
                 why_null(metric, about, is_recorded=is_recorded, has_lost=False) for _, metric in members
             ],
-            "if_lost": [
+            "_if_lost": [
                 why_null(metric, about, is_recorded=is_recorded, has_lost=True) for _, metric in members
+            ],
+            "_if_unknown": [
+                why_null(metric, about, is_recorded=False, has_lost=False) for _, metric in members
             ],
         }
     )
@@ -168,7 +171,7 @@ def _long(
     def stacked(end: str) -> pl.Series:
         names = [metric.quantity + end for _, metric in members]
         return pl.concat([rows[name].cast(pl.Float64) if name in rows else nothing for name in names]).alias(
-            f"x{end}"
+            f"_x{end}"
         )
 
     return pl.concat([kept[of_row], told[of_metric]], how="horizontal").with_columns(
@@ -178,20 +181,23 @@ def _long(
 
 def _estimate(reduction: str, *, is_share: bool) -> list[pl.Expr]:
     """The columns `value` to `high`, from `_long` rows."""
-    value, low, high = pl.col("x").fill_null(0), pl.lit(None, pl.Float64), pl.lit(None, pl.Float64)
+    value, low, high = pl.col("_x").fill_null(0), pl.lit(None, pl.Float64), pl.lit(None, pl.Float64)
     if reduction != "count":
-        value, (low, high) = mean_of("x"), interval("x", is_share=is_share)
+        value, (low, high) = mean_of("_x"), interval("_x", is_share=is_share)
         if reduction == "exp_token_mean":
-            value = value.exp().clip(upper_bound=pl.col("highest"))
+            value = value.exp().clip(upper_bound=pl.col("_highest"))
             low, high = low.exp(), high.exp()
-        low, high = low.clip(lower_bound=pl.col("lowest")), high.clip(upper_bound=pl.col("highest"))
+        # Both ends to both bounds: where the value is capped, so is its interval.
+        low, high = (end.clip(pl.col("_lowest"), pl.col("_highest")) for end in (low, high))
     return [
         value.alias("value"),
         pl.col("n").fill_null(0),
         pl.lit(reduction).alias("reduction"),
         low.alias("low"),
         high.alias("high"),
-        pl.when(value.is_null())
-        .then(pl.when("has_lost").then("if_lost").otherwise("if_empty"))
+        pl.when(value.is_null() & (pl.col("n") > 0))
+        .then("_if_unknown")  # some of the rows pooled here lack it
+        .when(value.is_null())
+        .then(pl.when("_has_lost").then("_if_lost").otherwise("_if_empty"))
         .alias("reason"),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import polars as pl
@@ -12,6 +12,7 @@ import polars as pl
 from logitbox.analysis.evaluating import evaluate
 from logitbox.analysis.given import repeated_steps
 from logitbox.analysis.leftout import left_out, left_out_of_loss
+from logitbox.analysis.meanings import mixtures
 from logitbox.analysis.populations import ALL, is_internal
 from logitbox.analysis.results import Result
 from logitbox.analysis.splitting import by_columns, check_held, extra_keys
@@ -116,7 +117,8 @@ def metrics(
         progress: told after every shard.
 
     Returns:
-        A `Metrics`: a long frame. A metric over no tokens has value null, n 0 and a reason.
+        A `Metrics`: a long frame. A metric over no tokens has value null, n 0 and a reason. One that the sessions
+        of a row define differently (ids of its group, options of its ordered group, answers) is null too.
 
     Raises:
         InputError: an unknown column in `by`, or a dump without token rows.
@@ -143,7 +145,7 @@ def metrics_of_tally(
     if reduction != "token_mean":
         parts.append(_step_means(keyed, tally.cells, columns, _abouts(dump)))
     frame = (
-        pl.concat(parts)
+        _told_apart(pl.concat(parts), mixtures(keyed, tally.cells, columns, dump), columns)
         .sort([*columns, "_phase", "_order"], nulls_last=True, maintain_order=True)
         .drop("_order", "_phase")
     )
@@ -183,15 +185,38 @@ def _step_means(
     )
 
 
+def _told_apart(frame: pl.DataFrame, mixed: pl.DataFrame | None, columns: Sequence[str]) -> pl.DataFrame:
+    """Rows as they are, but null where they would mix sessions that mean different things (see `meanings`)."""
+    if mixed is None:
+        return frame
+    on = [*(name for name in columns if name != "type"), "_phase", "_order"]
+    mixed = mixed.with_columns(pl.col("phase").alias("_phase")).select(*on, "_differs")
+    told = pl.format(
+        "sessions differ in {}: their tokens are not pooled; split by step, if steps differ", "_differs"
+    )
+    is_one = pl.col("_differs").is_null()
+    return (
+        frame.join(mixed, on=on, how="left", nulls_equal=True, maintain_order="left")
+        .with_columns(
+            *(pl.when(is_one).then(pl.col(name)).alias(name) for name in ("value", "low", "high")),
+            pl.when(is_one).then(pl.col("reason")).otherwise(told).alias("reason"),
+        )
+        .drop("_differs")
+    )
+
+
 def _abouts(dump: Dump) -> dict[str, str]:
     """Populations in words."""
     return {p.name: p.about for session in dump.sessions for p in populations_of(session.spec)}
 
 
 def registered(dump: Dump) -> list[Metric]:
-    """The metrics of all sessions, each once."""
-    found = (metric for session in dump.sessions for metric in metrics_of(session.spec))
-    return list({metric.key: metric for metric in found}.values())
+    """The metrics of all sessions, each once, with the widest of their ranges."""
+    found: dict[str, Metric] = {}
+    for metric in (metric for session in dump.sessions for metric in metrics_of(session.spec)):
+        other = found.get(metric.key, metric)
+        found[metric.key] = replace(metric, low=min(metric.low, other.low), high=max(metric.high, other.high))
+    return list(found.values())
 
 
 def pooled(cells: pl.DataFrame, keep: Sequence[str]) -> pl.DataFrame:

@@ -8,12 +8,12 @@ coord vocabulary), so that a group and its rest always partition the tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from logitbox.analysis.classes import DEFAULT, NEEDS, Evidence, Thresholds, class_sums
 from logitbox.dumps.definitions.entries import ALL
 from logitbox.dumps.definitions.registry import populations_of, quantities_of
 from logitbox.dumps.definitions.rows import Rows
@@ -22,11 +22,6 @@ from logitbox.dumps.spec import RecordSpec
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
-
-LIKELY = 0.5
-"""A top-1 probability from here on counts as likely in the TFA/TFCE table."""
-
-CELLS = ("right_likely", "right_unlikely", "wrong_likely", "wrong_unlikely")
 
 
 def is_internal(population: str) -> bool:
@@ -39,10 +34,12 @@ def masks(rows: Rows) -> dict[str, Mask]:
     return {population.name: population.mask(rows) for population in populations_of(rows.spec)}
 
 
-def quantities(rows: Rows) -> dict[str, Array]:
+def quantities(rows: Rows, thresholds: Thresholds = DEFAULT) -> dict[str, Array]:
     """Every per-token quantity that is summed, numbers or booleans, [rows]; 0 where it is not defined."""
-    values: dict[str, Array] = {entry.name: entry.value(rows) for entry in quantities_of(rows.spec)}
-    return values | _table_cells(values)
+    found = ((entry.name, entry.value(rows)) for entry in quantities_of(rows.spec))
+    values: dict[str, Array] = {name: value for name, value in found if value is not None}
+    evidence = Evidence(**{name: rows[name] for name in NEEDS}, kept=rows["kept"])
+    return values | class_sums(evidence, thresholds)
 
 
 def quantity_names(spec: RecordSpec) -> set[str]:
@@ -51,13 +48,4 @@ def quantity_names(spec: RecordSpec) -> set[str]:
     return names | {entry.name for entry in quantities_of(spec)}
 
 
-def _table_cells(values: Mapping[str, Array]) -> dict[str, Array]:
-    """Indicator and nll of each cell of the table right/wrong × likely/unlikely."""
-    right = np.asarray(values["correct"], dtype=bool)
-    likely = np.asarray(values["confidence"] >= LIKELY)
-    cell_masks = (right & likely, right & ~likely, ~right & likely, ~right & ~likely)
-    cells: dict[str, Array] = dict(zip(CELLS, cell_masks, strict=True))
-    return cells | {f"nll_{name}": np.where(mask, values["nll"], 0.0) for name, mask in cells.items()}
-
-
-__all__ = ["ALL", "CELLS", "LIKELY", "is_internal", "masks", "quantities", "quantity_names"]
+__all__ = ["ALL", "is_internal", "masks", "quantities", "quantity_names"]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import index
-from typing import Any, Literal, SupportsIndex
+from typing import Literal, SupportsIndex
 
+import numpy as np
 import polars as pl
 
 from logitbox.analysis.given import check_dump
 from logitbox.analysis.tallying import Progress
+from logitbox.dumps.definitions.decisions import ACCURACY, CONFIDENCE
+from logitbox.dumps.definitions.registry import quantities_of
+from logitbox.dumps.definitions.rows import Rows
 from logitbox.dumps.dump import Dump
 from logitbox.dumps.flags import Flag
 from logitbox.dumps.manifest import Session
@@ -72,14 +76,14 @@ def _judged(rows: pl.LazyFrame, session: Session) -> pl.LazyFrame:
     spec = session.spec
     types, flags = spec.types.names, pl.col("flags")
     bit = 1 << types.index(DECISION) if DECISION in types else 0
-    masses = [pl.col(f"logmass_{name}").cast(pl.Float64) for name in spec.answers]
-    best = pl.max_horizontal(masses)
-    likeliest = [
-        pl.when((mass == best) & (best > -float("inf"))).then(pl.lit(name))
-        for name, mass in zip(spec.answers, masses, strict=True)
-    ]
     top = pl.col("top_ids").list.first()
-    every = [token for name in spec.answers for token in spec.group(name).ids]
+    read = ("gold", *(f"logmass_{name}" for name in spec.answers))
+    # One struct of all quantities, made only where a query asks for one of them.
+    found = pl.struct(*read, top.fill_null(-1).alias("top_1")).map_batches(
+        lambda columns: _decided(columns, spec),
+        return_dtype=pl.Struct(_found_of(spec)),
+        is_elementwise=True,
+    )
     return (
         rows.filter((flags & int(Flag.SUPERVISED)) != 0)
         .select(
@@ -89,23 +93,44 @@ def _judged(rows: pl.LazyFrame, session: Session) -> pl.LazyFrame:
             ((pl.col("types") & bit) != 0).alias("is_slot"),
             ((flags & int(Flag.NONFINITE)) != 0).alias("is_nonfinite"),
             ((flags & int(Flag.DUPLICATE)) != 0).alias("is_duplicate"),
-            pl.coalesce(_is_answer("gold", spec)).alias("gt"),
-            pl.coalesce(likeliest).alias("pred"),
-            *(mass.exp().alias(f"p_{name}") for name, mass in zip(spec.answers, masses, strict=True)),
-            pl.sum_horizontal(mass.exp() for mass in masses).alias("prob_mass"),
-            best.exp().alias("confidence"),
             top.alias("top_id"),
-            (~top.is_in(every)).fill_null(value=True).alias("elsewhere"),
+            found.alias("found"),
         )
-        .with_columns((pl.col("pred") == pl.col("gt")).fill_null(value=False).alias("correct"))
+        .with_columns(pl.col("found").struct.field(name) for name in _found_of(spec))
+        .drop("found")
     )
 
 
-def _is_answer(column: str, spec: RecordSpec) -> list[Any]:
-    """Each answer's name where it holds the token id, else null."""
-    return [
-        pl.when(pl.col(column).is_in(list(spec.group(name).ids))).then(pl.lit(name)) for name in spec.answers
-    ]
+_QUANTITIES = {
+    "prob_mass": "decision_mass",
+    "confidence": CONFIDENCE,
+    "correct": ACCURACY,
+    "elsewhere": "decision_elsewhere",
+}
+"""Columns here, and the quantities they are."""
+
+
+def _found_of(spec: RecordSpec) -> dict[str, pl.DataType]:
+    """Names and types of what `_decided` finds."""
+    masses = {f"p_{name}": pl.Float64() for name in spec.answers}
+    numbers = dict.fromkeys(("prob_mass", "confidence"), pl.Float64())
+    truths = dict.fromkeys(("correct", "elsewhere"), pl.Boolean())
+    return {"gt": pl.String(), "pred": pl.String(), **masses, **numbers, **truths}
+
+
+def _decided(columns: pl.Series, spec: RecordSpec) -> pl.Series:
+    """The answers' quantities as they are defined, and which answers gold and the likeliest one are."""
+    given = columns.struct.unnest().with_columns(pl.col(pl.Float32).cast(pl.Float64))
+    rows = Rows({name: given[name].to_numpy() for name in given.columns}, spec)
+    masses = np.stack([rows[f"logmass_{name}"] for name in spec.answers])
+    names = np.array([*spec.answers, None])
+    pred = np.where(masses.max(0) > -np.inf, masses.argmax(0), -1)  # the first among equals
+    gold = np.select([rows.inside(name) for name in spec.answers], list(range(len(spec.answers))), -1)
+    entries = {entry.name: entry for entry in quantities_of(spec)}
+    wanted = {f"p_{name}": f"mass_{name}" for name in spec.answers} | _QUANTITIES
+    found = {"gt": names[gold].tolist(), "pred": names[pred].tolist()}
+    found |= {name: entries[quantity].value(rows) for name, quantity in wanted.items()}
+    return pl.DataFrame(found, schema=_found_of(spec)).to_struct(columns.name)
 
 
 def places_of(rows: pl.LazyFrame) -> pl.DataFrame:

@@ -7,7 +7,6 @@ number of cells, never by the number of tokens.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +17,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from logitbox.analysis.histogram import COARSE, FINE, Grid
+from logitbox.analysis.meanings import fingerprint
 from logitbox.analysis.populations import is_internal, masks, quantities
 from logitbox.analysis.reading import ShardTask, codes, read_rows
 from logitbox.analysis.sums import Bins, CellSums, Classes, Units, add_bins
 from logitbox.dumps.definitions.rows import Rows
 from logitbox.dumps.definitions.tokens import duplicate, finite, type_names
+from logitbox.dumps.spec import RecordSpec
 
 HISTOGRAM_SUMS = ("n", "confidence", "correct")
 _AT_ONCE = 16
@@ -36,7 +37,7 @@ class Tally:
     """Sums over tokens.
 
     Attributes:
-        cells: one row per key, set of recorded quantities (`spec`) and population (`type`): `n` tokens,
+        cells: one row per key, fingerprint of the session's definitions (`spec`) and population (`type`): `n` tokens,
             `n_nonfinite` and `n_duplicate` left out (a duplicate counts there only), `clusters` samples, `nn` = Σ nᵢ² over samples, and for every quantity x the
             columns `x` = Σx, `x:xx` = Σ xᵢ² and `x:xn` = Σ xᵢ nᵢ (xᵢ a sample's sum), from which clustered
             intervals follow. Null where the session did not record the quantity.
@@ -66,7 +67,7 @@ def tally_shard(task: ShardTask) -> Tally:
     if not good.all():
         columns = {name: values[good] for name, values in columns.items()}
         cell, kind = cell[good], kind[good]
-    values = quantities(Rows(columns, task.spec))
+    values = quantities(Rows(columns, task.spec), task.thresholds)
     types = type_names(task.spec)
     is_type = classes.member[:, [list(member).index(name) for name in types]]
     units = Units.of(cell, columns["sample"], kind, is_type, list(values.values()))
@@ -83,7 +84,7 @@ def tally_shard(task: ShardTask) -> Tally:
         code = (wide_of_cell[cell] * len(classes) + kind) * grid.n_bins + bins
         entries = add_bins(code, len(wide) * len(classes), grid.n_bins, None, *counted)
         histograms.append(_histogram_frame(entries, wide, grid, shown, classes))
-    return Tally(_cells_frame(cells, list(member), names, sums, lost), *histograms)
+    return Tally(_cells_frame(cells, task.spec, list(member), names, sums, lost), *histograms)
 
 
 def _lost(cell: Int, n_cells: int, classes: Classes, kind: Int) -> Int:
@@ -94,6 +95,7 @@ def _lost(cell: Int, n_cells: int, classes: Classes, kind: Int) -> Int:
 
 def _cells_frame(
     cells: pl.DataFrame,
+    session: RecordSpec,
     populations: Sequence[str],
     names: Sequence[str],
     sums: Sequence[CellSums],
@@ -126,13 +128,8 @@ def _cells_frame(
     # By way of Arrow: polars takes ten times as long to make a hundred short columns.
     values: Any = pl.from_arrow(pa.table({name: pa.array(column) for name, column in columns.items()}))
     types = pl.Series("type", list(populations), dtype=pl.String).gather(population)
-    spec = pl.lit(_fingerprint(names)).alias("spec")
+    spec = pl.lit(fingerprint(session)).alias("spec")
     return cells[cell.tolist()].with_columns(spec, types).hstack(values)
-
-
-def _fingerprint(names: Sequence[str]) -> str:
-    """Tells sessions that recorded different quantities apart."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
 
 
 def _coarse(fine_bin: Int) -> Int:

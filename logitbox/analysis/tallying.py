@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import polars as pl
 
+from logitbox.analysis.classes import DEFAULT, Thresholds
 from logitbox.analysis.given import check_dump
 from logitbox.analysis.reading import KEYS, ShardTask
 from logitbox.analysis.splitting import from_samples
@@ -36,7 +37,16 @@ _DIGEST = 32
 _CODE = (
     (
         "logitbox.analysis",
-        ("reading.py", "sums.py", "tally.py", "tallying.py", "populations.py", "histogram.py"),
+        (
+            "reading.py",
+            "sums.py",
+            "tally.py",
+            "tallying.py",
+            "populations.py",
+            "meanings.py",
+            "classes.py",
+            "histogram.py",
+        ),
     ),
     ("logitbox.dumps", ("spec.py", "detailed.py", "flags.py")),
     (
@@ -53,6 +63,7 @@ def tally_dump(
     progress: Progress | None = None,
     *,
     per_step: bool = False,
+    thresholds: Thresholds = DEFAULT,
 ) -> Tally:
     """The tally of a whole dump; finished shards come from the cache `DUMP/tallies`.
 
@@ -64,6 +75,7 @@ def tally_dump(
         progress: told after every shard.
         per_step: keep the confidence histograms of every step (`Tally.coarse`); in a long run of short steps they
             are most of the tally, and only calibration by step needs them. Without it `coarse` is empty.
+        thresholds: where `explain` cuts its token classes.
 
     Raises:
         InputError: no such column, one that cannot be split by, or a dump without token rows.
@@ -74,7 +86,7 @@ def tally_dump(
         raise InputError(
             f"{dump.path} holds no token rows yet; record something, or flush() a run in progress"
         )
-    tasks = _tasks(dump, shards, tuple(name for name in dict.fromkeys(by) if name not in KEYS))
+    tasks = _tasks(dump, shards, tuple(name for name in dict.fromkeys(by) if name not in KEYS), thresholds)
     made = _one_by_one(dump, tasks) if executor is None else _mapped(dump, tasks, executor)
     if not per_step:
         made = (replace(tally, coarse=tally.coarse.clear()) for tally in made)
@@ -108,7 +120,9 @@ def _mapped(dump: Dump, tasks: Sequence[ShardTask], executor: Executor) -> Itera
             future.cancel()
 
 
-def _tasks(dump: Dump, shards: Sequence[Shard], by: tuple[str, ...]) -> list[ShardTask]:
+def _tasks(
+    dump: Dump, shards: Sequence[Shard], by: tuple[str, ...], thresholds: Thresholds = DEFAULT
+) -> list[ShardTask]:
     looked_up = from_samples(dump, by)
     lookup = dump.samples.select("sample", "dataset", *looked_up).collect() if looked_up else None
     return [
@@ -120,6 +134,7 @@ def _tasks(dump: Dump, shards: Sequence[Shard], by: tuple[str, ...]) -> list[Sha
             hidden_from=dump.hidden_from(shard.session),
             by=by,
             lookup=lookup,
+            thresholds=thresholds,
         )
         for shard in shards
     ]
@@ -148,6 +163,8 @@ def _cache_key(task: ShardTask) -> str:
     digest = hashlib.sha256(
         f"{task.sha256} {code_version()} {task.hidden_from} {task.by} {task.spec}".encode()
     )
+    if task.thresholds != DEFAULT:
+        digest.update(repr(task.thresholds).encode())
     if task.lookup is not None:
         digest.update(task.lookup.hash_rows(seed=0).to_numpy().tobytes())
     return digest.hexdigest()[:32]

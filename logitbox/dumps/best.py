@@ -18,11 +18,11 @@ def best_columns(log_p: Tensor, tail_mass: Tensor, wanted: Mapping[str, int]) ->
         wanted: column to the number of tokens it is over: `topk_entropy` in bits, else probabilities in [0, 1].
     """
     p = log_p.exp()
-    accumulated = p.cumsum(dim=1)
     columns: dict[str, Tensor] = {}
     for name, count in wanted.items():
         if name != "topk_entropy":
-            columns[name] = accumulated[:, min(count, p.shape[1]) - 1].clamp(max=1.0)
+            # A running sum would serve all counts, but CUDA has no deterministic one.
+            columns[name] = p[:, :count].sum(dim=1).clamp(max=1.0)
             continue
         best, log_best = p[:, :count], log_p[:, :count]
         others = tail_mass + p[:, count:].sum(dim=1)

@@ -26,12 +26,17 @@ def is_number(value: object) -> TypeGuard[float]:
     return abs(value) <= sys.float_info.max  # an int of 400 digits has no float64
 
 
-def whole_number(name: str, value: Any, at_least: int) -> int:
-    """`value` as an int: NumPy integers and the like are taken, fractions and booleans are not."""
+def as_integer(value: Any) -> int | None:
+    """`value` as an int: NumPy integers and the like are taken; fractions and booleans are none."""
     try:
-        number = None if isinstance(value, bool) else operator.index(value)
+        return None if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        number = None
+        return None
+
+
+def whole_number(name: str, value: Any, at_least: int) -> int:
+    """`value` as an int that is not too small."""
+    number = as_integer(value)
     if number is None or number < at_least:
         raise InputError(f"{name} is {value!r}; give a whole number, {at_least} or more")
     return number

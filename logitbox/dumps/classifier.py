@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -15,6 +16,25 @@ from logitbox.dumps.spec import TokenTypes
 from logitbox.errors import InputError
 
 Part = str | Scheme | TokenTypes
+Masks = Mapping[str, Tensor]
+
+_CALLER = 4
+"""Stack frames from a warning here to the line that called `Recorder.record`."""
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What is known of the types of a micro-batch.
+
+    Attributes:
+        masks: by type, or bits, as `make_batch` takes them.
+        known: types that the caller or a scheme told.
+        unknown: types that a scheme was to tell and could not: it failed, is switched off or does not apply.
+    """
+
+    masks: Masks | Tensor | None
+    known: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -24,10 +44,13 @@ class Classifier:
     Attributes:
         types: the names of all token types, of schemes or not.
         schemes: None where only names were given.
+        switched_off: types of the schemes that are not to be asked.
     """
 
     types: TokenTypes
     schemes: Combined | None = None
+    switched_off: frozenset[str] = frozenset()
+    _told: set[str] = field(default_factory=set[str])
 
     @classmethod
     def of(
@@ -46,29 +69,48 @@ class Classifier:
         parts: Sequence[Part] = [types] if isinstance(types, Scheme) else list(types)
         if all(isinstance(part, str) for part in parts):
             return cls(TokenTypes.build([str(part) for part in parts]))
-        if not DetailedSpec.build(detailed, agent=False).enable_token_classification:
-            parts = [_only_names(part) for part in parts]
         combined = combine(parts)
-        return cls(combined.types, combined)
+        if DetailedSpec.build(detailed, agent=False).enable_token_classification:
+            return cls(combined.types, combined)
+        asked = combine([_only_names(part) for part in combined.parts])
+        return cls(combined.types, asked, combined.told_by_schemes - asked.told_by_schemes)
 
     def complete(
         self,
-        given: Mapping[str, Tensor] | None,
+        given: Masks | Tensor | None,
         labels: Tensor,
         input_ids: Tensor | None,
         *,
         attention_mask: Tensor | None,
         position_ids: Tensor | None,
-    ) -> Mapping[str, Tensor] | None:
-        """Masks by type, those that were given first; the schemes label [B, T] tokens only."""
+    ) -> Typed:
+        """Masks by type, those that were given first; bits, which say all, as they are."""
+        if isinstance(given, Tensor):
+            return Typed(given, frozenset(self.types.names))
+        if self.schemes is None or (given is not None and not isinstance(given, Mapping)):
+            return Typed(given, frozenset(given or ()))
+        masks, told = dict(given or {}), frozenset(given or ())
         ids = labels if input_ids is None else input_ids
-        fits = isinstance(ids, Tensor) and isinstance(labels, Tensor) and ids.shape == labels.shape
-        if self.schemes is None or not fits or labels.ndim != 2:  # wrong shapes are told of by `make_batch`
-            return given
-        masks = self.schemes.masks(
-            ids, labels=labels, attention_mask=attention_mask, position_ids=position_ids
+        if not (isinstance(ids, Tensor) and isinstance(labels, Tensor) and ids.shape == labels.shape):
+            return Typed(masks, told)  # `make_batch` tells what is wrong
+        asked = self.schemes.told_by_schemes
+        if labels.ndim == 1:
+            self._tell_flat(asked - told)
+            return Typed(masks, told, (asked | self.switched_off) - told)
+        found, failed = self.schemes.attempt(ids, labels, attention_mask, position_ids, stack_level=_CALLER)
+        return Typed(found | masks, told | (asked - failed), (failed | self.switched_off) - told)
+
+    def _tell_flat(self, names: frozenset[str]) -> None:
+        if not names or "flat" in self._told:
+            return
+        self._told.add("flat")
+        warnings.warn(
+            f"token types {', '.join(name for name in self.types.names if name in names)}: a scheme reads rows of "
+            "tokens, but logits are [N, V], so their types stay unknown; give logits [B, T, V], or masks as types=. "
+            "This is told once",
+            RuntimeWarning,
+            stacklevel=_CALLER,
         )
-        return masks | dict(given or {})
 
 
 def _only_names(part: Part) -> Part:

@@ -12,7 +12,8 @@ from logitbox.errors import InputError
 BEST = (2, 5, 10)
 """Numbers of best tokens whose probability is accumulated, beside 1."""
 
-AGENT_TYPES = ("reasoning", "tool_call")
+REASONING, TOOL_CALL = "reasoning", "tool_call"
+AGENT_TYPES = (REASONING, TOOL_CALL)
 """The token types that the seed tells apart."""
 
 
@@ -49,6 +50,8 @@ class DetailedSpec:
         """
         if isinstance(options, bool):
             return cls(enable_detailed_metrics=options, columns=options)
+        if not isinstance(options, Mapping | None):
+            raise InputError(f"detailed is {options!r}; give True, False or a dict of options")
         known = [f.name for f in fields(cls) if f.name != "columns"]
         for name in options or ():
             if name not in known:

@@ -25,6 +25,8 @@ class Flag(IntFlag):
     """A sample repeated by a distributed sampler to fill the last batch."""
     NONFINITE = 1 << 10
     """nll, lse or entropy is NaN or infinite; analyses leave the row out and count it."""
+    UNTYPED = 1 << 11
+    """A scheme that tells token types could not tell them here; a type that is not set may be missing."""
 
 
 def flag_names(bits: int) -> list[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from logitbox.dumps.flags import IGNORED
-from logitbox.dumps.passes import whole_number
+from logitbox.dumps.passes import integer_within
 from logitbox.dumps.positions import Batch, Layout, sample_shape
 from logitbox.dumps.samples import id_of_key
 from logitbox.errors import InputError
@@ -55,7 +55,7 @@ def read_sample(sample: SampleIds | None, batch: Batch) -> Given:
     for value in values.flat:
         if not isinstance(value, (int, np.integer)):
             raise InputError(f"sample holds {value!r}; give integer ids or string keys, all of one kind")
-        whole_number("a sample id", value)
+        integer_within("a sample id", value)
     return Given(shape, torch.from_numpy(values.astype(np.int64)))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from logitbox.dumps.classifier import Typed
 from logitbox.dumps.hostbatch import most_rows, select_rows
 from logitbox.dumps.live import LiveMetrics
 from logitbox.dumps.marks import Marks
@@ -17,7 +18,7 @@ from logitbox.dumps.positions import Batch, Layout
 from logitbox.dumps.reduce import Targets, reduce_logits
 from logitbox.dumps.rows import TokenJob
 from logitbox.dumps.samples import SampleBook
-from logitbox.dumps.spec import DECISION, RecordSpec
+from logitbox.dumps.spec import RecordSpec
 from logitbox.dumps.transfer import HostCopier, Pending, to_device
 from logitbox.dumps.vocabulary import Vocabulary
 from logitbox.dumps.writer import Writer
@@ -46,7 +47,7 @@ class Intake:
         whole: Mapping[str, Tensor],
         where: Where,
         naming: NamingTask,
-        types_given: frozenset[str],
+        typed: Typed,
     ) -> None:
         """Reduce a micro-batch and hand it to the writer, unless that is behind and may drop it.
 
@@ -54,10 +55,10 @@ class Intake:
         """
         if not self.writer.admit(most_rows(plan)):
             return
-        if plan is not None and self.spec.answers and DECISION not in types_given:
-            types = plan.columns["types"] | self._marks.decision(plan, batch.labels.shape)
-            plan = replace(plan, columns=plan.columns | {"types": types})
         try:
+            if plan is not None:
+                types = self._marks.types(plan, batch, typed, _samples(whole, naming))
+                plan = replace(plan, columns=plan.columns | types)
             job = TokenJob(
                 spec=self.spec,
                 naming=naming,
@@ -65,7 +66,7 @@ class Intake:
                 reduced=self._reduced(batch, plan, where),
                 whole=self._copier.start(whole),
                 book=self.book,
-                types_given=types_given,
+                types_given=typed.known,
                 where=where,
             )
             self.writer.put(job, has_slot=True)
@@ -93,3 +94,8 @@ class Intake:
         columns["flags"] = self._marks.flags(columns)
         self.live.add(where, columns)
         return self._copier.start(columns)
+
+
+def _samples(whole: Mapping[str, Tensor], naming: NamingTask) -> Tensor | None:
+    """Sample id of each token, [B, T] or [N], where the caller told more than one a line."""
+    return whole["sample"] if naming.kind == "token" or (naming.kind == "row" and naming.flat) else None

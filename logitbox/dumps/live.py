@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from logitbox.dumps.definitions.agent import gaps_needed
-from logitbox.dumps.definitions.entries import FAMILIES, prefix_of
-from logitbox.dumps.definitions.registry import check_keys
+from logitbox.dumps.definitions.entries import phase_of, prefix_of
+from logitbox.dumps.definitions.registry import check_keys, check_phases
 from logitbox.dumps.definitions.rows import Rows
 from logitbox.dumps.definitions.tokens import duplicate, finite
 from logitbox.dumps.definitions.values import Sheet, StepReduction, Sums
@@ -48,6 +48,7 @@ class LiveMetrics:
     _sums: dict[str, dict[Moment, Tensor]] = field(default_factory=dict[str, dict[Moment, Tensor]])
     _unreported: dict[str, Steps] = field(default_factory=dict[str, Steps])
     _phases: set[str] = field(default_factory=set[str])
+    _checked: set[str] = field(default_factory=lambda: {"train"})
 
     def __post_init__(self) -> None:
         """Raise InputError where two metrics would have one key."""
@@ -57,6 +58,12 @@ class LiveMetrics:
     def sheet(self) -> Sheet:
         """What is summed."""
         return Sheet(self.groups.spec)
+
+    def check_phase(self, phase: str) -> None:
+        """Raise InputError where a key of this phase would mean something in another one; train is always one."""
+        if phase not in self._checked:
+            check_phases(self.groups.spec, phase, self._checked)
+            self._checked.add(phase)
 
     def add(self, where: Where, columns: Mapping[str, Tensor]) -> None:
         """Add the supervised rows of a micro-batch; stays on the device."""
@@ -115,18 +122,19 @@ class LiveMetrics:
             return [phase]
         if prefix is None:
             return pending
-        named = [name for name in sorted(self._phases) if prefix in _prefixes(name, self._phases)]
-        chosen = named or pending
-        if len(chosen) > 1:
+        named = phase_of(prefix, self._phases)
+        if named is not None:
+            return [named]
+        if len(pending) > 1:
             raise InputError(
-                f"prefix {prefix!r} could be of any of the phases {', '.join(chosen)}; say which with phase="
+                f"prefix {prefix!r} could be of any of the phases {', '.join(pending)}; say which with phase="
             )
-        return chosen
+        return pending
 
     def _check_steps(self, moments: Mapping[str, list[Moment]]) -> None:
         """Raise InputError, before anything is taken, where the steps are no longer told apart."""
         for name, steps in moments.items():
-            if _BEFORE in steps or _BEFORE in self._unreported.get(name, {}):
+            if _BEFORE in steps:
                 raise InputError(
                     f"more than {MOST_STEPS} steps of phase {name!r} since the last metrics(); call it more often, "
                     "or now once with reduction='token_mean', to have step means"
@@ -167,8 +175,10 @@ def summed(columns: Mapping[str, Tensor], sheet: Sheet, groups: GroupIndex) -> T
     good = supervised & finite(rows) & ~repeated
     counted = [good, supervised & ~repeated & ~finite(rows), supervised & repeated]
     values = [torch.where(good, quantity.value(rows), 0) for quantity in sheet.quantities]
+    masks = {population.name: population.mask(rows) for population in sheet.populations}
+    values += [good & masks[name] for name in sheet.types]
     x = torch.stack([value.to(dtype) for value in (*counted, *values)])
-    member = torch.stack([population.mask(rows).to(dtype) for population in sheet.populations])
+    member = torch.stack([mask.to(dtype) for mask in masks.values()])
     infinite = x.isinf()
     # 0 · ∞ would spoil the sums of populations that the row is not in.
     sums = member @ torch.where(infinite, 0.0, x).T
@@ -184,10 +194,6 @@ def _rows(columns: Mapping[str, Tensor], sheet: Sheet, groups: GroupIndex) -> tu
     given["top_gap"] = given["top_gap"][:, : gaps_needed(sheet.spec)]
     wide = {name: value.to(dtype) for name, value in given.items() if value.is_floating_point()}
     return Rows(given | wide, sheet.spec, groups.bins), dtype
-
-
-def _prefixes(phase: str, phases: set[str]) -> set[str]:
-    return {prefix_of(family, phase, phases) for family in FAMILIES}
 
 
 def _together(first: Steps, second: Steps) -> Steps:

@@ -150,11 +150,9 @@ def _losses(
     """The parts and their weighted sum, from the group's columns of logits and distances."""
     scores, _ = group_scores(group_logits, bins, spec)
     parts = {**scores, "gate": gate(gate_lse, group_distances, spec)}
-    weights = {"soft_ce": spec.soft_ce_weight, "w1": spec.w1_weight, "gate": spec.gate_weight}
     total = torch.zeros_like(parts["gate"])
-    for name, weight in weights.items():
-        if weight != 0:
-            total = total + weight * parts[name]
+    for name, weight in spec.weights.items():
+        total = total + weight * parts[name]
     return OrderedLosses(**parts, total=total)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from operator import index
 
 from logitbox.dumps.arrow import ArrowArray, constant
+from logitbox.dumps.checks import as_integer
 from logitbox.dumps.schema import WHERE
 from logitbox.errors import InputError
 
@@ -15,12 +15,11 @@ INT64 = (-(2**63), 2**63 - 1)
 _MICRO = (0, 2**31 - 1)
 
 
-def whole_number(name: str, value: object, limits: tuple[int, int] = INT64) -> int:
-    """`value` as an int that fits its column. Raises InputError for anything else."""
-    try:
-        number = int(value) if isinstance(value, float) and value.is_integer() else index(value)  # pyright: ignore[reportArgumentType]
-    except TypeError as error:
-        raise InputError(f"{name} is {value!r}; give an integer") from error
+def integer_within(name: str, value: object, limits: tuple[int, int] = INT64) -> int:
+    """`value`, which may be 3.0 too, as an int that fits its column. Raises InputError for anything else."""
+    number = as_integer(int(value) if isinstance(value, float) and value.is_integer() else value)
+    if number is None:
+        raise InputError(f"{name} is {value!r}; give an integer")
     if not limits[0] <= number <= limits[1]:
         raise InputError(f"{name} is {number}; allowed are {limits[0]} to {limits[1]}")
     return number
@@ -49,8 +48,10 @@ class Moment:
             when = None if epoch is None else float(epoch)  # pyright: ignore[reportArgumentType]
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"epoch is {epoch!r}; give a number, or leave it out") from error
-        number = None if micro is None else whole_number("micro", micro, _MICRO)
-        return cls(_name("phase", phase), _name("dataset", dataset), whole_number("step", step), when, number)
+        number = None if micro is None else integer_within("micro", micro, _MICRO)
+        return cls(
+            _name("phase", phase), _name("dataset", dataset), integer_within("step", step), when, number
+        )
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def check_ids(labels: Tensor, vocab_size: int) -> None:
 def _check_logits(logits: Tensor, labels: Tensor, spec: RecordSpec) -> None:
     for name, value in (("logits", logits), ("labels", labels)):
         if not isinstance(value, Tensor):
-            raise InputError(f"{name} are a {type(value).__name__}; give a torch tensor")
+            raise InputError(f"{name} are a {type(value).__name__}; give a torch tensor{_hint(value)}")
     if not logits.is_floating_point():
         raise InputError(f"logits are {logits.dtype}; give a floating-point tensor")
     if logits.ndim not in (2, 3) or labels.ndim != logits.ndim - 1 or logits.shape[:-1] != labels.shape:
@@ -117,8 +117,16 @@ def _check_logits(logits: Tensor, labels: Tensor, spec: RecordSpec) -> None:
     if logits.shape[-1] != spec.vocab_size:
         raise InputError(
             f"logits have {logits.shape[-1]} columns, the Recorder's vocabulary {spec.vocab_size}; "
-            "pass vocab=<the logits' last dimension>, padded rows of the embedding included"
+            f"pass vocab_size={logits.shape[-1]} beside the tokenizer or tokens where the embedding is padded, "
+            "or vocab=<the logits' last dimension>"
         )
+
+
+def _hint(value: object) -> str:
+    """How to make a tensor of what was given instead."""
+    if hasattr(value, "logits"):
+        return ": its .logits"
+    return ": torch.from_numpy(…)" if hasattr(value, "__array__") else ""
 
 
 def _like_labels(name: str, value: Tensor | None, shape: torch.Size, *, flat: bool) -> Tensor | None:

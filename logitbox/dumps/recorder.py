@@ -15,9 +15,9 @@ from torch import Tensor
 
 from logitbox.dumps.checks import optional_whole, whole_number
 from logitbox.dumps.classifier import Classifier
+from logitbox.dumps.definitions.values import StepReduction
 from logitbox.dumps.hostbatch import SampleIds, read_sample, whole_batch
 from logitbox.dumps.intake import Intake
-from logitbox.dumps.definitions.values import StepReduction
 from logitbox.dumps.live import LiveMetrics
 from logitbox.dumps.manifest import Session
 from logitbox.dumps.naming import NamingTask
@@ -181,7 +181,8 @@ class Recorder:
             input_ids: token ids, in the shape of the labels, like all that follow.
             attention_mask: 0 where there is padding.
             position_ids: place of each token in its document; starting anew tells packed documents apart.
-            types: masks of token types by name, or their bits.
+            types: masks of token types by name, which go before what a scheme says; or their bits, which say all:
+                no scheme is asked then, and no decision slot looked for.
             flags: masks by name (`image`, `duplicate`, …), or bits of `Flag`.
             weight: loss weight of each token.
             loss: the trainer's own loss of this micro-batch, kept beside.
@@ -189,7 +190,8 @@ class Recorder:
                 False if everything is aligned with the rows already.
 
         Raises:
-            InputError: shapes, ids or names that do not fit; the batch is not recorded.
+            InputError: shapes, ids or names that do not fit, a phase in which a key would mean two things; the batch
+                is not recorded.
             WriterError: the background writer failed earlier.
         """
         if not self._is_open():
@@ -199,10 +201,10 @@ class Recorder:
         if moment.phase == "train" and moment.step % self.session.every:
             return
         device = logits.device if isinstance(logits, Tensor) else torch.device("cpu")
-        if not isinstance(types, Tensor):
-            types = self._classifier.complete(
-                types, labels, input_ids, attention_mask=attention_mask, position_ids=position_ids
-            )
+        self._live.check_phase(moment.phase)
+        typed = self._classifier.complete(
+            types, labels, input_ids, attention_mask=attention_mask, position_ids=position_ids
+        )
         with plain_arithmetic(device):
             batch = make_batch(
                 logits,
@@ -213,7 +215,7 @@ class Recorder:
                 attention_mask=attention_mask,
                 position_ids=position_ids,
                 weight=weight,
-                types=types,
+                types=typed.masks,
                 flags=flags,
             )
             given = read_sample(sample, batch)
@@ -221,8 +223,7 @@ class Recorder:
             whole = whole_batch(batch, plan, given, loss)
             where = self._clock.place(moment)
             naming = NamingTask(given.kind, given.keys, batch.shift, batch.flat, position_ids is not None)
-            types_given = self.spec.types.names if isinstance(types, Tensor) else types or ()
-            self._intake.take(batch, plan, whole, where, naming, frozenset(types_given))
+            self._intake.take(batch, plan, whole, where, naming, typed)
 
     def start_pass(self, phase: str, dataset: str = "") -> None:
         """Say that the next `record` of this phase and dataset begins a new pass over the data.
@@ -264,8 +265,9 @@ class Recorder:
 
         Args:
             prefix: put before every key; by default that of the key's seed and phase (nothing or `train_` for
-                train, `eval_` or `val_` for eval). It also chooses the phase it belongs to, so that the others run on.
-            phase: the one phase to read; by default all, or the one of `prefix`.
+                train, `eval_` or `val_` for eval). It also chooses the phase it names (`eval_`, `eval/`, `eval_x_` are of
+                eval), so that the others run on, also where that one has nothing to read.
+            phase: the one phase to read; by default all, or the one of `prefix`; where that names none, the only one.
             reduction: "token_mean", Σ over tokens / tokens; or "step_mean", the mean over logging steps of each
                 step's value.
             all_reduce: sum over all ranks first; every rank must call it.

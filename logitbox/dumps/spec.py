@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from operator import index
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -146,6 +147,12 @@ class OrderedSpec:
     def from_json(cls, data: Mapping[str, Any]) -> OrderedSpec:
         """Read what was written, with the checks of `build`; options of later minor additions are ignored."""
         return cls.build("of session.json", {f.name: data[f.name] for f in fields(cls) if f.name in data})
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The parts of the loss and their weights. A part without weight is none: it may be infinite."""
+        weights = {"soft_ce": self.soft_ce_weight, "w1": self.w1_weight, "gate": self.gate_weight}
+        return {part: weight for part, weight in weights.items() if weight != 0}
 
     @property
     def gate_at(self) -> float:
@@ -285,7 +292,9 @@ def _check_ordered(ordered: Mapping[str, object], groups: Sequence[Group]) -> No
 def _check_answers(answers: Sequence[str], groups: Sequence[Group]) -> None:
     ids_of = {group.name: group.ids for group in groups}
     if answers and DECISION in ids_of:
-        raise InputError(f"a group is called {DECISION!r}, which is the type of the answers' slots; rename it")
+        raise InputError(
+            f"a group is called {DECISION!r}, which is the type of the answers' slots; rename it"
+        )
     for name in answers:
         if name not in ids_of:
             raise InputError(f"answers name {name!r}, which is no group; groups are {list(ids_of)}")
@@ -300,8 +309,10 @@ def _check_answers(answers: Sequence[str], groups: Sequence[Group]) -> None:
                 )
 
 
-ACCEPT_REJECT = ("accept", "reject")
-"""Groups of these names are taken for the answers of a decision (seed 003)."""
+ACCEPT_REJECT: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"accept": ("Accept", "accept"), "reject": ("Reject", "reject")}
+)
+"""The words of a decision to accept or reject (seed 003). Groups of these two names are taken for its answers."""
 
 DEFAULT_K = 32
 
@@ -339,7 +350,9 @@ def build_spec(
     kept = min(DEFAULT_K, vocab_size) if k is None else k
     wanted = DetailedSpec.build(detailed, agent=bool(set(AGENT_TYPES) & set(named.names)))
     if isinstance(detailed, Mapping) and "entropy_k" in detailed and kept < min(wanted.entropy_k, vocab_size):
-        raise InputError(f"detailed: entropy_k is {wanted.entropy_k}, but k is {kept}; pass k={wanted.entropy_k}")
+        raise InputError(
+            f"detailed: entropy_k is {wanted.entropy_k}, but k is {kept}; pass k={wanted.entropy_k}"
+        )
     return RecordSpec(
         vocab_size=vocab_size,
         k=kept,
@@ -359,7 +372,7 @@ def _with_answers(
 ) -> tuple[dict[str, Sequence[int]], tuple[str, ...]]:
     """(all groups, names of those that are answers)."""
     if answers is None:
-        return dict(groups), ACCEPT_REJECT if set(ACCEPT_REJECT) <= set(groups) else ()
+        return dict(groups), tuple(ACCEPT_REJECT) if set(ACCEPT_REJECT) <= set(groups) else ()
     if not isinstance(answers, Mapping):
         return dict(groups), tuple(answers)
     for name in answers:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from logitbox.analysis.pairs.cells import CELLS
 from logitbox.analysis.pairs.comparison import Comparison
 from logitbox.analysis.populations import ALL
+from logitbox.reports.density import COUNT_COLORS
 from logitbox.reports.style import BLUE, GREY, ORANGE, VERMILLION, text_color
 
 Kind = Literal["cells", "reversal", "density"]
@@ -71,6 +72,11 @@ def draw_waterfall(ax: Axes, data: Waterfall) -> None:
     ax.grid(visible=False, axis="y")
 
 
+def draw_cells(ax: Axes, result: Comparison) -> None:
+    """The cells of all tokens as a waterfall."""
+    draw_waterfall(ax, prepare_waterfall(result))
+
+
 def draw_reversal(ax: Axes, result: Comparison) -> None:
     """The loss gap that is left as tokens are removed, worst first, and where it is gone."""
     curve = result.curve
@@ -89,7 +95,8 @@ def draw_reversal(ax: Axes, result: Comparison) -> None:
             textcoords="offset points",
             va="top",
         )
-        ax.set_xlim(-0.02 * 3 * share, 3 * share)
+        widest = min(3 * share, 100.0)
+        ax.set_xlim(-0.02 * widest, widest)
         inside = curve.gap[curve.removed <= 3 * sets.tfce.tokens]
         ax.set_ylim(min(float(inside.min()), -0.1 * float(inside.max())), 1.05 * float(inside.max()))
     better, worse = ("B", "A") if result.delta_tfce.sign >= 0 else ("A", "B")
@@ -104,7 +111,7 @@ def draw_density(ax: Axes, result: Comparison) -> None:
     counts, _, _ = np.histogram2d(p_b, p_a, [edges, edges])
     shown = np.ma.masked_equal(counts.T, 0)
     norm = LogNorm(1, max(float(counts.max()), 2))
-    mesh = ax.pcolormesh(edges, edges, shown, norm=norm, cmap="viridis", rasterized=True)
+    mesh = ax.pcolormesh(edges, edges, shown, norm=norm, cmap=COUNT_COLORS, rasterized=True)
     ax.plot([_FLOOR, 1], [_FLOOR, 1], color=ORANGE, linewidth=0.9, linestyle=(0, (3, 2)))
     ticks = [1e-4, 1e-3, 1e-2, 1e-1, 1]
     for axis, scale in ((ax.xaxis, ax.set_xscale), (ax.yaxis, ax.set_yscale)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import singledispatch
-from typing import Any
+from typing import Any, get_args
 
 from matplotlib.axes import Axes
 
@@ -14,6 +14,7 @@ from logitbox.analysis.entropy import TokenList
 from logitbox.analysis.explain import Explanation
 from logitbox.analysis.flips import Flips
 from logitbox.analysis.metrics import Metrics
+from logitbox.analysis.pairs.comparison import Comparison
 from logitbox.errors import InputError
 from logitbox.reports.bars import (
     FLIP_COLORS,
@@ -24,6 +25,9 @@ from logitbox.reports.bars import (
     prepare_flips,
     prepare_tokens,
 )
+from logitbox.reports.comparison import Kind as PairKind
+from logitbox.reports.comparison import draw_cells, draw_reversal
+from logitbox.reports.comparison import draw_density as draw_pair_density
 from logitbox.reports.curves import draw_curves, prefixes, prepare_curves
 from logitbox.reports.decisions import (
     Kind,
@@ -32,9 +36,10 @@ from logitbox.reports.decisions import (
     prepare_bins,
     prepare_evolution,
 )
-from logitbox.reports.parts import draw_parts, prepare_parts
+from logitbox.reports.density import draw_density, prepare_density
+from logitbox.reports.parts import ExplanationKind, draw_parts, prepare_class_curves, prepare_parts
 from logitbox.reports.reliability import draw_reliability, prepare_reliability
-from logitbox.reports.style import SQUARE, WIDE, canvas
+from logitbox.reports.style import SQUARE, TALL, WIDE, canvas
 
 
 @singledispatch
@@ -47,7 +52,8 @@ def draw(result: object, ax: Axes | None = None, **options: Any) -> Axes:
             know of.
         options: by type of result. Calibration and Explanation: `phase`, `token_type` and by-columns;
             Metrics: `keys`; Flips: `which` ("rates" or "masses"); TokenList: `n`; Decisions: `kind` ("evolution",
-            "calibration" or "histogram") and `bins`.
+            "calibration" or "histogram") and `bins`; Explanation also `kind` ("parts", "density" with `phase`, `step` and
+            `dataset`, or "steps" with `phase` and `dataset`); Comparison: `kind` ("cells", "reversal", "density").
 
     Raises:
         InputError: there is no figure of this.
@@ -98,10 +104,34 @@ def _tokens(result: TokenList, ax: Axes | None = None, n: int = 20) -> Axes:
 
 
 @draw.register(Explanation)
-def _explanation(result: Explanation, ax: Axes | None = None, **options: Any) -> Axes:
+def _explanation(
+    result: Explanation, ax: Axes | None = None, kind: ExplanationKind = "parts", **options: Any
+) -> Axes:
+    if kind not in get_args(ExplanationKind):
+        raise InputError(f"kind is {kind!r}; an explanation has {', '.join(get_args(ExplanationKind))}")
+    if kind == "density":
+        density = prepare_density(result.choice(**options), result.thresholds)
+        with canvas(ax, TALL) as axes:
+            draw_density(axes, density)
+            return axes
+    if kind == "steps":
+        curves = prepare_class_curves(result, **options)
+        with canvas(ax, WIDE) as axes:
+            draw_curves(axes, curves, label="part of mean nll, nats")
+            return axes
     data = prepare_parts(result, **options)
     with canvas(ax, WIDE) as axes:
         draw_parts(axes, data)
+        return axes
+
+
+@draw.register(Comparison)
+def _comparison(result: Comparison, ax: Axes | None = None, kind: PairKind = "cells") -> Axes:
+    drawing = {"cells": draw_cells, "reversal": draw_reversal, "density": draw_pair_density}
+    if kind not in drawing:
+        raise InputError(f"kind is {kind!r}; a comparison has {', '.join(drawing)}")
+    with canvas(ax, TALL if kind == "density" else WIDE) as axes:
+        drawing[kind](axes, result)
         return axes
 
 

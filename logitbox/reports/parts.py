@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from logitbox.analysis.classes import NAMES, WORDS
+from logitbox.analysis.classes import CLASSES, NAMES, WORDS
 from logitbox.analysis.explain import Explanation
 from logitbox.analysis.populations import ALL
-from logitbox.reports.selection import pick
+from logitbox.reports.curves import Curve
+from logitbox.reports.selection import pick, rows_of
 from logitbox.reports.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, FreeAxes
 
 CLASS_COLORS = dict(zip(NAMES, (GREY, GREEN, SKY, VERMILLION, ORANGE, PURPLE, BLUE), strict=True))
+ExplanationKind = Literal["parts", "density", "steps"]
 _FIXED = ("phase", "type", "cell", "n", "share", "tfa_part", "tfce_part", "mean_nll", "tfa", "tfce")
 
 
@@ -78,3 +81,30 @@ def draw_parts(ax: Axes, data: Parts) -> None:
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2, columnspacing=1.2)
     else:
         ax.legend()
+
+
+def prepare_class_curves(
+    result: Explanation, phase: str | None = None, dataset: str | None = None
+) -> list[Curve]:
+    """The part of mean nll that every class has, over the steps of one phase; their sum is TFCE.
+
+    Args:
+        result: an explanation that knows its dump.
+        phase: by default the last that is not train, else train.
+        dataset: needed where a phase has several.
+
+    Raises:
+        InputError: nothing matches.
+    """
+    where = {} if dataset is None else {"dataset": dataset}
+    every = result.by_step().frame
+    _, keys = pick(every, _FIXED, phase, ALL, where)
+    frame = rows_of(every, {name: value for name, value in keys.items() if name != "step"}).sort("step")
+    curves: list[Curve] = []
+    for kind in CLASSES:
+        of_class = frame.filter(pl.col("cell") == kind.name)
+        step, part = (of_class[name].to_numpy().astype(np.float64) for name in ("step", "tfce_part"))
+        nothing = np.full(len(step), np.nan)
+        if part.any():
+            curves.append(Curve(kind.words, kind.name, step, part, nothing, nothing))
+    return curves

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from concurrent.futures import Executor
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
@@ -13,12 +13,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from logitbox.analysis.pairs.comparison import Comparison, compare
 from logitbox.analysis.tallying import Progress, tally_dump
 from logitbox.dumps.dump import Dump
 from logitbox.errors import InputError
 from logitbox.reports import texts
 from logitbox.reports.sections import (
     calibration,
+    comparison,
     curves,
     decisions,
     explain,
@@ -38,6 +40,7 @@ MAX_TOKENS = 200
 def report(
     dump: Dump,
     path: str | PathLike[str],
+    against: Dump | Comparison | None = None,
     *,
     title: str | None = None,
     executor: Executor | None = None,
@@ -51,6 +54,8 @@ def report(
     Args:
         dump: an opened dump; with `damaged="skip"` the report says what was left out.
         path: the file to write.
+        against: another evaluation of the same tokens, or what `explain(dump, against=…)` made of one: the report
+            begins with what sets them apart.
         title: by default the name of the dump's folder.
         executor: where to tally shards (see `tally_dump`).
         progress: told after every shard.
@@ -60,18 +65,33 @@ def report(
         The file's path.
 
     Raises:
-        InputError: `path` cannot be written to, or the dump has no token rows.
+        InputError: `path` cannot be written to, the dump has no token rows, or too few of its tokens are in `against`.
         DamagedDumpError: a shard was altered.
     """
     target = _target(path)
     if not 1 <= n_tokens <= MAX_TOKENS:
         raise InputError(f"n_tokens is {n_tokens}; allowed are 1 to {MAX_TOKENS}")
+    compared = _compared(dump, against)
     material = gather(dump, tally_dump(dump, (), executor, progress, per_step=True))
-    _write(target, render(material, title, n_tokens))
+    _write(target, render(material, title, n_tokens, compared))
     return target
 
 
-def render(material: Material, title: str | None = None, n_tokens: int = 20) -> str:
+def _compared(dump: Dump, against: Dump | Comparison | None) -> Comparison | None:
+    if not isinstance(against, Comparison):
+        return None if against is None else compare(dump, against)
+    first = against.pair.a.choice.dump
+    if first.path.resolve() != dump.path.resolve():
+        raise InputError(f"the comparison is of {first.path}, the report of {dump.path}; compare this one")
+    return against
+
+
+def render(
+    material: Material,
+    title: str | None = None,
+    n_tokens: int = 20,
+    compared: Comparison | None = None,
+) -> str:
     """The page as text."""
     environment = Environment(
         loader=PackageLoader("logitbox.reports"),
@@ -81,7 +101,9 @@ def render(material: Material, title: str | None = None, n_tokens: int = 20) -> 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(_content(material, title, n_tokens))
+    content = _content(material, title, n_tokens)
+    content["compared"] = None if compared is None else comparison.build(compared)
+    return environment.get_template("page.html").render(content)
 
 
 def _shown(value: object) -> object:

@@ -23,7 +23,7 @@ CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY)
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 """Line styles of the first, second, … round through the colours."""
 
-WIDE, SQUARE = (4.4, 2.6), (3.1, 3.3)
+WIDE, SQUARE, TALL = (4.4, 2.6), (3.1, 3.3), (4.2, 3.1)
 """Figure sizes, inches."""
 
 _RC: dict[Any, Any] = {

@@ -6,6 +6,7 @@ import copy
 import inspect
 import pickle
 from collections import defaultdict
+from dataclasses import replace
 from math import sqrt
 
 import numpy as np
@@ -21,8 +22,9 @@ from logitbox.analysis.entropy import high_entropy
 from logitbox.analysis.explain import explain
 from logitbox.analysis.flips import flips
 from logitbox.analysis.intervals import interval
-from logitbox.analysis.metrics import metrics
+from logitbox.analysis.metrics import metrics, metrics_of_tally
 from logitbox.analysis.overview import overview
+from logitbox.analysis.tallying import tally_dump
 from logitbox.dumps.dump import open_dump
 from logitbox.dumps.recorder import Recorder
 from logitbox.errors import InputError
@@ -198,6 +200,10 @@ def test_sessions_that_recorded_other_things_do_not_dilute(tmp_path):
     for key in of_both:
         of_group = "coord_monitor" in key or "softce" in key or key == "text_token_acc" or "bin_error" in key
         value, n = (of_full if of_group else of_both)[key]
+        if key == "coord_token_frac":  # of all tokens where a group decides, of those with known types elsewhere
+            assert table.value(key) is None
+            assert "which tokens it is over" in table.filter(key=key)["reason"].item()
+            continue
         assert table.value(key) == pytest.approx(value, rel=2e-5), key
         assert table.filter(pl.col("key") == key)["n"].item() == n, key
     split_by_bin = metrics(open_dump(tmp_path / "d"), "coord_bin").frame
@@ -371,13 +377,13 @@ def test_repeated_rows_are_left_out_of_everything_and_counted(tmp_path):
 
 @pytest.mark.parametrize(
     ("analysis", "leading"),
-    [(metrics, 2), (calibration, 2), (explain, 1), (flips, 1), (high_entropy, 2), (lb.report, 2)],
+    [(metrics, 2), (calibration, 2), (explain, 2), (flips, 1), (high_entropy, 2), (lb.report, 3)],
 )
 def test_only_the_contracts_own_parameters_are_positional(analysis, leading):
     parameters = list(inspect.signature(analysis).parameters.values())
-    assert [p.kind for p in parameters[leading:]] == [inspect.Parameter.KEYWORD_ONLY] * (
-        len(parameters) - leading
-    )
+    assert all(p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for p in parameters[:leading])
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    assert all(p.kind in named for p in parameters[leading:])
 
 
 def test_metrics_of_one_kind_are_evaluated_in_one_query(dump, monkeypatch):
@@ -390,3 +396,70 @@ def test_metrics_of_one_kind_are_evaluated_in_one_query(dump, monkeypatch):
     )
     assert len(metrics(dump)["key"].unique()) > 100
     assert sorted(kinds) == [False, False, True]  # means, exponentials of means, shares
+
+
+def test_an_interval_contains_its_value_and_keeps_to_the_range(tmp_path):
+    """A capped value has capped ends; a loss with a weight below 0 may be below 0 too."""
+    torch.manual_seed(0)
+    x = torch.randn(6, 8, V)
+    labels = torch.randint(0, V, (6, 8))
+    x[:, :-1].scatter_(2, labels[:, 1:, None], -30.0)
+    options = {"coord": {"soft_ce_weight": 0.1, "w1_weight": -2.0, "gate_weight": 0.0}}
+    with Recorder(tmp_path / "d", V, groups={"coord": COORD}, ordered=options) as rec:
+        rec.record(x, labels)
+    table = metrics(open_dump(tmp_path / "d")).frame
+    row = {r["key"]: r for r in table.iter_rows(named=True)}
+    assert [row["train_perplexity"][name] for name in ("low", "value", "high")] == [1e6] * 3
+    assert row["exp_nll"]["low"] > 1e6
+    loss = row["coord_softce_w1/loss"]
+    w1, soft_ce = (row[f"coord_softce_w1/{part}"] for part in ("w1", "soft_ce"))
+    assert loss["value"] == pytest.approx(0.1 * soft_ce["value"] - 2 * w1["value"], rel=1e-12)
+    assert loss["low"] < loss["value"] < loss["high"] < 0
+    # About as wide as that of w1, twice: nothing was cut off.
+    assert loss["high"] - loss["low"] == pytest.approx(2 * (w1["high"] - w1["low"]), rel=0.2)
+    for r in table.drop_nulls(["low", "high"]).iter_rows(named=True):
+        assert r["low"] <= r["value"] <= r["high"], r["key"]
+
+
+def test_the_range_is_that_of_all_sessions(tmp_path):
+    """Of two sessions, only the first has a weight below 0."""
+    rng, logs = np.random.default_rng(5), [Log(), Log()]
+    for step, (log, weight) in enumerate(zip(logs, (-9.0, 1.0), strict=True)):
+        with Recorder(
+            tmp_path / "d", V, groups={"coord": COORD}, types=["coord", "desc", "format"],
+            ordered={"coord": OPTIONS | {"w1_weight": weight}},
+        ) as rec:  # fmt: skip
+            log.record(rec, rng, step=step, rows=6)
+    first = metrics(open_dump(tmp_path / "d"), "step").filter(key="coord_softce_w1/loss", step=0)
+    assert first["low"].item() < first["value"].item() < 0
+
+
+def test_a_quantity_that_some_shards_lack_is_null_and_not_for_want_of_tokens(dump):
+    """As where lists of the best tokens were trimmed in one shard of a session."""
+    tally = tally_dump(dump)
+    here = (pl.col("phase") == "train") & (pl.col("step") == 1)
+    lacking = pl.when(~here).then(pl.col("top5_prob")).alias("top5_prob")
+    cells = tally.cells.with_columns(lacking)
+    row = metrics_of_tally(replace(tally, cells=cells), dump).filter(key="train_top5_prob")
+    assert row["value"].item() is None
+    assert row["n"].item() > 0
+    assert row["reason"].item().startswith("top5_prob was not recorded")
+    by_step = metrics_of_tally(replace(tally, cells=cells), dump, ("step",))
+    values = by_step.filter(key="train_top5_prob").sort("step")["value"]
+    assert [value is None for value in values] == [step == 1 for step in range(6)]
+
+
+@pytest.mark.parametrize("name", ["x", "has_lost", "lowest", "is_share", "if_empty", "differs", "order"])
+def test_columns_of_samples_may_have_any_name(tmp_path, name):
+    torch.manual_seed(0)
+    with Recorder(tmp_path / "d", V) as rec:
+        rec.record(torch.randn(4, 6, V), torch.randint(0, V, (4, 6)), sample=[0, 1, 2, 3])
+        rec.samples({"sample": [0, 1, 2, 3], name: [7, 7, 8, 9]})
+    with Recorder(tmp_path / "d", V, groups={"coord": COORD}) as rec:
+        rec.record(torch.randn(4, 6, V), torch.randint(0, V, (4, 6)), sample=[0, 1, 2, 3])
+    with Recorder(tmp_path / "d", V, groups={"coord": range(5)}) as rec:
+        rec.record(torch.randn(4, 6, V), torch.randint(0, V, (4, 6)), sample=[0, 1, 2, 3])
+    rows = metrics(open_dump(tmp_path / "d"), name)
+    counts = rows.filter(key="n_tokens").select(name, "value").rows()
+    assert counts == [(7, 30.0), (8, 15.0), (9, 15.0)]
+    assert rows.filter(key="coord_nll")["value"].null_count() == 3

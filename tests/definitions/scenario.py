@@ -177,8 +177,7 @@ class Scenario:
         return tuple(mean_over([part[i] for part in parts]) for i in range(2))
 
     def _values(self, tokens: Tokens) -> tuple[Expected, Expected]:
-        # The answers are vocabulary groups too, and so have the metrics of a type.
-        others = everything(tokens, (*self.types, "decision", *ANSWERS)) | decisions(tokens, ANSWERS)
+        others = everything(tokens, self.types) | decisions(tokens, ANSWERS)
         split = (
             [name for name in AGENT if name in self.types]
             if self.is_on("enable_token_classification")

@@ -18,11 +18,16 @@ Read = Callable[..., dict[str, float | None]]
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    """Record logits [N, V] and give the metrics, live and from the dump, which are the same."""
+    """Record logits [N, V] with masks of types, and give the metrics, live and from the dump, which are the same."""
 
-    def make(logits: torch.Tensor, labels: list[int], **options: object) -> dict[str, float | None]:
+    def make(
+        logits: torch.Tensor,
+        labels: list[int],
+        types: dict[str, torch.Tensor] | None = None,
+        **options: object,
+    ) -> dict[str, float | None]:
         with Recorder(tmp_path / "dump", logits.shape[1], **options) as rec:
-            rec.record(logits, torch.tensor(labels))
+            rec.record(logits, torch.tensor(labels), types=types)
             live = rec.metrics()
         rows = lb.metrics(lb.open(tmp_path / "dump")).frame.select("key", "value").rows()
         assert live == {
@@ -56,12 +61,27 @@ def test_the_likeliest_answer_need_not_be_the_likeliest_token(read: Read) -> Non
     assert found["decision_prob_mass"] == pytest.approx(0.65)
 
 
-def test_answers_without_any_probability_are_wrong(read: Read) -> None:
-    """Neither answer is possible, where gold is another form that is: none is chosen."""
+def test_answers_without_any_probability_are_wrong(read: Read, tmp_path: Path) -> None:
+    """Neither answer is possible in the first two rows; in the third, one is."""
+    x = torch.zeros(3, 8)
+    x[:, [4, 2, 7]] = -torch.inf
+    x[2, 2] = 0.0
+    found = read(x, [5, 0, 2], answers=ANSWERS, types={"decision": torch.ones(3, dtype=torch.bool)})
+    assert found["decision_slots"] == 3.0
+    assert found["decision_accuracy"] == pytest.approx(1 / 3)
+    assert found["decision_prob_mass"] == found["decision_confidence"] == pytest.approx(1 / 18)
+    assert found["decision_elsewhere"] == 1.0  # among equals the lowest id is the arg-max
+    slots = lb.decisions(lb.open(tmp_path / "dump"), phase="train").frame
+    assert slots["pred"].to_list() == [None, None, "yes"]
+    assert slots["correct"].to_list() == [False, False, True]
+
+
+def test_an_impossible_gold_answer_is_left_out(read: Read) -> None:
+    """Its nll is infinite, so that the slot has no finite values."""
     x = torch.zeros(1, 8)
     x[0, [4, 2, 7]] = -torch.inf
     found = read(x, [4], answers=ANSWERS)
-    assert found["decision_slots"] == 0.0  # gold is impossible: an infinite nll, left out
+    assert found["decision_slots"] == 0.0
     assert found["decision_accuracy"] is None
 
 

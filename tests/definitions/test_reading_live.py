@@ -70,6 +70,26 @@ def test_val_is_a_phase_of_its_own_where_there_is_one(rec: Recorder) -> None:
     assert rec.metrics("val_")["val_nll"] == near(expected["val"])
 
 
+@pytest.mark.parametrize("prefix", ["eval_", "eval/", "val_", "val/", "test_", "eval_ood_"])
+def test_a_prefix_of_a_phase_without_rows_reads_nothing_else(rec: Recorder, prefix: str) -> None:
+    """As when evaluation batches were dropped, another rank had them all, or none has been run yet."""
+    value = put(rec)
+    assert rec.metrics(prefix) == {}
+    assert rec.metrics()["nll"] == near(value)
+    put(rec, phase="eval")
+    assert rec.metrics("") == rec.metrics("train_") == rec.metrics("train/") == {}
+    assert rec.metrics()["eval_n_tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    ("prefix", "phase"),
+    [("train/", "train"), ("eval/", "eval"), ("val/", "eval"), ("my_set/", "my_set"), ("eval_ood_", "eval")],
+)
+def test_a_prefix_may_name_its_phase_in_other_ways(rec: Recorder, prefix: str, phase: str) -> None:
+    expected = {name: put(rec, phase=name) for name in ("train", "eval", "my", "my_set")}
+    assert rec.metrics(prefix)[f"{prefix}nll"] == near(expected[phase])
+
+
 def test_a_prefix_of_ones_own_is_of_the_one_phase_there_is(rec: Recorder) -> None:
     value = put(rec, phase="eval")
     assert rec.metrics("mine/")["mine/nll"] == near(value)
@@ -185,3 +205,35 @@ def test_switched_off(tmp_path: Path) -> None:
     with Recorder(tmp_path / "dump", V, detailed=False) as rec:
         put(rec)
         assert not [key for key in rec.metrics() if key.startswith("train_")]
+
+
+# Keys.
+
+
+@pytest.mark.parametrize(
+    ("phase", "types", "key"), [("full", (), "full_entropy"), ("desc", ("desc",), "desc_token_acc")]
+)
+def test_a_phase_whose_keys_mean_something_else_already(
+    tmp_path: Path, phase: str, types: tuple[str, ...], key: str
+) -> None:
+    """It is refused before a row of it is recorded; the Recorder goes on."""
+    with Recorder(tmp_path / "dump", V, types=types) as rec:
+        put(rec, 2)
+        for _ in range(2):
+            with pytest.raises(
+                InputError,
+                match=rf"phase is {phase!r}, .*the key '{key}' would mean two things.*another name",
+            ):
+                put(rec, 5, phase=phase)
+        put(rec, 4, step=1)
+        assert rec.metrics()["n_tokens"] == 6
+    dump = lb.open(tmp_path / "dump")
+    assert dump.tokens.collect()["phase"].unique().to_list() == ["train"]
+    assert dump.batches.collect().height == 2
+
+
+def test_other_phases_are_free(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "dump", V, types=["desc"]) as rec:
+        for phase in ("description", "eval", "val", "test", "ood", "eval_ood"):
+            put(rec, phase=phase)
+        assert len({key for key in rec.metrics() if key.endswith("_n_tokens")}) == 6

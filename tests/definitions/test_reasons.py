@@ -7,14 +7,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import logitbox as lb
 from logitbox.dumps.definitions.entries import prefix_of
 from logitbox.dumps.definitions.registry import metrics_of, populations_of, quantities_of
+from logitbox.dumps.definitions.rows import Rows
 from logitbox.dumps.definitions.values import Sheet
 from logitbox.dumps.recorder import Recorder
+from logitbox.dumps.spec import build_spec
 from logitbox.errors import InputError
 
 V, COORD = 30, range(10, 20)
@@ -200,3 +203,79 @@ def test_names_that_make_a_key_ambiguous_are_refused(path: Path, name: str) -> N
     ):
         Recorder(path, V, types=[name])
     assert not path.exists()
+
+
+def test_answers_and_their_slots_have_the_decisions_keys_alone(path: Path) -> None:
+    rec = Recorder(
+        path, V, groups={"coord": COORD}, types=["desc"], answers={"accept": [1], "reject": [2]}
+    )  # fmt: skip
+    keys = {metric.key for metric in metrics_of(rec.spec)}
+    about = {key for key in keys if any(word in key for word in ("accept", "reject", "decision"))}
+    assert about == {
+        "avg_p_accept",
+        "avg_p_reject",
+        "decision_prob_mass",
+        "decision_confidence",
+        "decision_accuracy",
+        "decision_elsewhere",
+        "decision_slots",
+    }
+    labels = torch.tensor([[5, 1, 2, 12, 1]])
+    rec.record(torch.randn(1, 5, V), labels)
+    assert both(rec, path)["decision_slots"][0] == 1.0
+    by_type = lb.metrics(lb.open(path), by=["type"])
+    assert {"accept", "reject", "decision"} <= set(by_type.frame["type"])  # still there to look at
+
+
+def test_a_type_called_decision_is_a_type_where_there_are_no_answers() -> None:
+    spec = build_spec(V, None, None, None, ["decision"], probes=False, lse_beta="never", scope="supervised")
+    assert "decision_token_acc" in {metric.key for metric in metrics_of(spec)}
+
+
+def test_trimmed_lists(path: Path) -> None:
+    """A list shorter than k is legal; what lies between its end and a number of best tokens is then not known."""
+    spec = build_spec(V, 12, None, None, None, probes=False, lse_beta="never", scope="supervised")
+    p = torch.linspace(1.0, 0.1, V, dtype=torch.float64).pow(3)
+    p = (p / p.sum()).numpy()
+    quantity = {q.name: q for q in quantities_of(spec)}
+
+    def rows(*kept: int) -> Rows:
+        gap = np.array([[-np.log(p[i] / p[0]) if i < n else np.inf for i in range(10)] for n in kept])
+        columns = {
+            "gold": np.zeros(len(kept), dtype=np.int64),
+            "top_nll": np.full(len(kept), -np.log(p[0])),
+            "top_gap": gap,
+            "tail_mass": np.array([p[n:].sum() for n in kept]),
+            "kept": np.array(kept),
+        }
+        return Rows(columns, spec)
+
+    def bits(count: int) -> float:
+        outcomes = [*p[:count], p[count:].sum()]
+        return -sum(q * np.log2(q) for q in outcomes)
+
+    for count in (2, 5, 10):
+        found = quantity[f"top{count}_prob"].value(rows(12, 10))
+        assert found == pytest.approx([p[:count].sum()] * 2, abs=1e-12)
+    assert quantity["top10_entropy"].value(rows(12, 10)) == pytest.approx([bits(10)] * 2, abs=1e-12)
+    # Nothing is taken for known that a list does not say; lists that say it are not read alone.
+    short = rows(12, 7)
+    assert quantity["top5_prob"].value(short) == pytest.approx([p[:5].sum()] * 2, abs=1e-12)
+    assert quantity["top10_prob"].value(short) is None
+    assert quantity["top10_entropy"].value(short) is None
+    # All that is left of a list of n is between n − count tokens, not k − count.
+    tight = rows(5)
+    tight._columns["top_gap"][0, :5] += 1e-3  # what rounding does
+    assert quantity["top5_prob"].value(tight) == pytest.approx([p[:5].sum()], abs=1e-12)
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.0, -0.1])
+def test_a_loss_with_a_negative_weight_has_no_lower_bound(weight: float) -> None:
+    ordered = {"coord": {"gate_weight": weight}}
+    spec = build_spec(
+        V, None, {"coord": COORD}, ordered, None, probes=False, lse_beta="never", scope="supervised"
+    )
+    low = {metric.key: metric.low for metric in metrics_of(spec)}
+    for key in ("loss", "composite_loss"):
+        assert low[f"coord_softce_w1/{key}"] == (-float("inf") if weight < 0 else 0.0)
+    assert low["coord_softce_w1/gate"] == low["coord_softce_w1/base_loss"] == 0.0

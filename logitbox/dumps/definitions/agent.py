@@ -11,7 +11,7 @@ from math import inf, log
 
 from logitbox.dumps.definitions.entries import ALL, Metric, Population, Quantity, Reduction
 from logitbox.dumps.definitions.rows import Array, Rows
-from logitbox.dumps.definitions.tokens import belongs
+from logitbox.dumps.definitions.tokens import belongs, has_group
 from logitbox.dumps.detailed import AGENT_TYPES, BEST
 from logitbox.dumps.flags import Flag
 from logitbox.dumps.spec import RecordSpec
@@ -59,7 +59,7 @@ def populations(spec: RecordSpec) -> Iterator[Population]:
         yield Population(
             plain(name),
             f"supervised {name} tokens that are not special",
-            ("flags", "gold", "types"),
+            ("flags", "gold" if has_group(spec, name) else "types"),
             lambda rows, name=name: belongs(rows, name) & ~rows.flagged(_EXCLUDED),
         )
 
@@ -109,24 +109,38 @@ def _probabilities(rows: Rows, count: int) -> tuple[Array, Array]:
     return log_p[:, :count], p[:, :count]
 
 
+def _kept(rows: Rows) -> Array:
+    """How many of the best tokens are recorded: k, unless lists were trimmed."""
+    if "kept" not in rows:
+        return rows.spec.k
+    return rows["kept"]
+
+
+def _reach(rows: Rows, count: int) -> bool:
+    """Whether all lists reach to `count`, or to the end of the vocabulary."""
+    return "kept" not in rows or not (rows["kept"] < min(count, rows.spec.vocab_size)).any()
+
+
 def _others(rows: Rows, count: int) -> Array:
     """Probability outside the `count` best tokens, within what the exact mass outside all k of them allows.
 
-    The k − count in between have at most the probability of the last of the `count` each. So next to nothing
+    Those recorded in between have at most the probability of the last of the `count` each. So next to nothing
     stays next to nothing, where 1 − Σ p of rounded values would be anything up to their rounding.
     """
     _, p = _probabilities(rows, count)
     tail = rows["tail_mass"]
-    between = max(rows.spec.k - count, 0) * p[:, -1]
+    between = (_kept(rows) - p.shape[1]) * p[:, -1]
     return rows.xp.clip(1.0 - p.sum(1), tail, tail + between)
 
 
 def _accumulated(count: int) -> Callable[[Rows], Array]:
-    return lambda rows: 1.0 - _others(rows, count)
+    return lambda rows: 1.0 - _others(rows, count) if _reach(rows, count) else None
 
 
 def _topk_entropy(k: int) -> Callable[[Rows], Array]:
     def value(rows: Rows) -> Array:
+        if not _reach(rows, k):
+            return None
         xp = rows.xp
         log_p, p = _probabilities(rows, k)
         best = -(p * xp.where(p > 0, log_p, 0.0)).sum(1)

@@ -27,7 +27,8 @@ class Quantity:
         name: its column in tallies.
         formula: in symbols, with its unit.
         needs: columns of `tokens` it reads.
-        value: rows to an array [rows]; 0 where it is not defined, never NaN for a finite row.
+        value: rows to an array [rows]; 0 where it is not defined, never NaN for a finite row. None where trimmed
+            lists (never live) do not tell it of every row.
     """
 
     name: str
@@ -105,6 +106,26 @@ def prefix_of(family: Family, phase: str, phases: Collection[str] = ()) -> str:
     if family == "001" and phase == "eval" and "val" not in phases:
         return "val_"
     return "" if phase == "train" and family != "001" else f"{phase}_"
+
+
+_USUAL = frozenset({"train", "eval", "val", "test"})
+
+
+def phase_of(prefix: str, phases: Collection[str] = ()) -> str | None:
+    """The phase that a prefix of keys names; None where it names none.
+
+    `""` and `train_` name train, `<phase>_`, `<phase>/` and what begins so that phase, of several the one with the
+    longest name; `val` is eval unless there is a phase of that name.
+
+    Args:
+        prefix: of keys.
+        phases: all phases at hand; the usual ones are known without.
+    """
+    if not prefix:
+        return "train"
+    known = [name for name in _USUAL.union(phases) if name and prefix.startswith((f"{name}_", f"{name}/"))]
+    named = max(known, key=len, default=None)
+    return "eval" if named == "val" and "val" not in phases else named
 
 
 def full_keys(metrics: Iterable[Metric], phase: str, phases: Collection[str]) -> dict[str, str]:

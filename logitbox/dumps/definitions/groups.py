@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import inf
 
 from logitbox.dumps.definitions.entries import Metric, Population, Quantity
 from logitbox.dumps.definitions.rows import Array, Rows
-from logitbox.dumps.definitions.tokens import renamed, type_metrics, type_names
+from logitbox.dumps.definitions.tokens import described, renamed, type_metrics, type_names
 from logitbox.dumps.spec import OrderedSpec, RecordSpec
-
-ORDERED_PARTS = ("gate", "soft_ce", "w1", "bin", "mean")
-"""Suffixes of an ordered group's columns."""
-
-INFINITE = float("inf")
 
 
 def rest_of(spec: RecordSpec, group: str) -> str:
@@ -48,7 +44,7 @@ def populations(spec: RecordSpec) -> Iterator[Population]:
         yield Population(
             finite_of(name),
             f"supervised tokens with gold in {name} and a finite loss there",
-            ("gold", *(f"{name}_{part}" for part in ("mean", *_weighted(spec.ordered[name])))),
+            ("gold", *(f"{name}_{part}" for part in ("mean", *spec.ordered[name].weights))),
             lambda rows, name=name: rows.inside(name) & _loss_is_finite(rows, name),
         )
 
@@ -81,38 +77,43 @@ def quantities(spec: RecordSpec) -> Iterator[Quantity]:
 
 
 def _ordered_quantities(name: str, options: OrderedSpec) -> Iterator[Quantity]:
-    parts = _weighted(options)
-    needed = ("gold", *(f"{name}_{part}" for part in ORDERED_PARTS))
+    parts = options.weights
+    finite = ("gold", *(f"{name}_{part}" for part in ("mean", *parts)))
     total = " + ".join(f"{weight:g}·{part}" for part, weight in parts.items()) or "0"
 
-    def entry(quantity: str, formula: str, value: Callable[[Rows], Array]) -> Quantity:
+    def entry(quantity: str, formula: str, column: str, value: Callable[[Rows], Array]) -> Quantity:
         def where_known(rows: Rows) -> Array:
             return _where(rows, rows.inside(name) & _loss_is_finite(rows, name), value(rows))
 
-        return Quantity(f"{name}.{quantity}", formula, needed, where_known)
+        needs = [*finite, *([f"{name}_{column}"] if column else [])]
+        return Quantity(f"{name}.{quantity}", formula, tuple(dict.fromkeys(needs)), where_known)
 
     yield Quantity(
         f"{name}.nonfinite",
         "[loss is NaN or infinite]",
-        needed,
+        finite,
         lambda rows: rows.inside(name) & ~_loss_is_finite(rows, name),
     )
-    yield entry("gate", "−ln Σ p inside, at the gate temperature, nats", lambda rows: rows[f"{name}_gate"])
-    yield entry("soft_ce", "−Σ q ln p over the bins, nats", lambda rows: rows[f"{name}_soft_ce"])
-    unit = "Σ|CDF_p − CDF_q| ÷ bins" if options.normalize_w1 else "Σ|CDF_p − CDF_q|, bins"
-    yield entry("w1", unit, lambda rows: rows[f"{name}_w1"])
     yield entry(
-        "loss", total, lambda rows: sum(weight * rows[f"{name}_{part}"] for part, weight in parts.items())
+        "gate", "−ln Σ p inside, at the gate temperature, nats", "gate", lambda rows: rows[f"{name}_gate"]
     )
-    yield entry("gate_mass", "e^(−gate)", lambda rows: rows.xp.exp(-rows[f"{name}_gate"]))
+    yield entry("soft_ce", "−Σ q ln p over the bins, nats", "soft_ce", lambda rows: rows[f"{name}_soft_ce"])
+    unit = "Σ|CDF_p − CDF_q| ÷ bins" if options.normalize_w1 else "Σ|CDF_p − CDF_q|, bins"
+    yield entry("w1", unit, "w1", lambda rows: rows[f"{name}_w1"])
+    yield entry(
+        "loss", total, "", lambda rows: sum(weight * rows[f"{name}_{part}"] for part, weight in parts.items())
+    )
+    yield entry("gate_mass", "e^(−gate)", "gate", lambda rows: rows.xp.exp(-rows[f"{name}_gate"]))
     yield entry(
         "bin_error",
         "|expected bin − gold bin|, bins",
+        "mean",
         lambda rows: abs(rows[f"{name}_mean"] - rows.bin(name)),
     )
     yield entry(
         "top_bin_error",
         "|arg-max bin − gold bin|, bins",
+        "bin",
         lambda rows: abs(rows[f"{name}_bin"] - rows.bin(name)),
     )
 
@@ -122,25 +123,19 @@ def _where(rows: Rows, mask: Array, values: Array) -> Array:
     return rows.xp.where(mask, values, 0.0)
 
 
-def _weighted(options: OrderedSpec) -> dict[str, float]:
-    """The parts of an ordered group's loss. One may be infinite where logits are masked; with weight 0 it is none."""
-    weights = {"soft_ce": options.soft_ce_weight, "w1": options.w1_weight, "gate": options.gate_weight}
-    return {part: weight for part, weight in weights.items() if weight != 0}
-
-
 def _loss_is_finite(rows: Rows, name: str) -> Array:
     """Rows whose ordered loss and expected bin are numbers; meaningless where gold is outside the group."""
     finite = rows.xp.isfinite(rows[f"{name}_mean"])
-    for part in _weighted(rows.spec.ordered[name]):
+    for part in rows.spec.ordered[name].weights:
         finite = finite & rows.xp.isfinite(rows[f"{name}_{part}"])
     return finite
 
 
 def metrics(spec: RecordSpec) -> Iterator[Metric]:
     """Metrics of every type, monitors of every group, and the losses of the ordered ones."""
-    names = type_names(spec)
+    names = described(spec)
     for name in names:
-        yield from type_metrics(name)
+        yield from type_metrics(spec, name)
     for name in monitored(spec):
         rest = rest_of(spec, name)
         yield renamed(f"{rest}_token_acc", "correct", rest)
@@ -178,12 +173,15 @@ def _ordered_metrics(name: str, spec: RecordSpec) -> Iterator[Metric]:
     """Means over the tokens whose loss is finite; the others are counted."""
     prefix, heading, known = f"{name}_softce_w1", f"{name} loss", finite_of(name)
 
+    # A negative weight, which is allowed, can make the loss negative.
+    lowest = -inf if min(spec.ordered[name].weights.values(), default=0) < 0 else 0.0
+
     def mean(key: str, quantity: str, about: str, high: float, in_loss: str) -> Metric:
-        column = f"{name}.{quantity}"
-        return Metric(key, column, known, "token_mean", about, heading, "000", 0, high, in_loss=in_loss)
+        column, low = f"{name}.{quantity}", lowest if quantity == "loss" else 0.0
+        return Metric(key, column, known, "token_mean", about, heading, "000", low, high, in_loss=in_loss)
 
     for part, about, in_loss in _ORDERED:
-        yield mean(f"{prefix}/{part}", part, f"gold in {name}: {about}", INFINITE, in_loss)
+        yield mean(f"{prefix}/{part}", part, f"gold in {name}: {about}", inf, in_loss)
     mass = f"gold in {name}: mean mass inside the group at the gate temperature"
     yield mean(f"{prefix}/{name}_vocab_mass", "gate_mass", mass, 1, "no")
     for key, counted, about, only_with in (
@@ -205,10 +203,10 @@ def _ordered_metrics(name: str, spec: RecordSpec) -> Iterator[Metric]:
         (f"{name}_top_bin_error", "top_bin_error", "mean |arg-max bin − gold bin|, bins"),
     ):
         yield Metric(key, f"{name}.{quantity}", known, "token_mean", about, heading)
-    yield from _composite(name, rest_of(spec, name), heading)
+    yield from _composite(name, rest_of(spec, name), heading, lowest)
 
 
-def _composite(name: str, rest: str, heading: str) -> Iterator[Metric]:
+def _composite(name: str, rest: str, heading: str, lowest: float) -> Iterator[Metric]:
     """The seed's training loss: cross-entropy outside the group plus the group's loss, each over its own tokens."""
     base = f"{name}_softce_w1/base_loss"
     about = f"{rest} tokens: mean −ln p(gold) over the full vocabulary, nats"
@@ -232,6 +230,7 @@ def _composite(name: str, rest: str, heading: str) -> Iterator[Metric]:
         about,
         heading,
         "000",
+        lowest,
         in_loss="is the loss",
         parts=(base, f"{name}_softce_w1/loss"),
     )

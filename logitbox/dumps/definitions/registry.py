@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from types import ModuleType
 
 from logitbox.dumps.definitions import agent, decisions, groups, tokens
@@ -38,17 +39,31 @@ def check_keys(spec: RecordSpec) -> None:
     Raises:
         InputError: it names the key.
     """
-    metrics = metrics_of(spec)
     for phases in _USUAL_PHASES:
-        owner: dict[str, str] = {}
-        for phase, metric in ((phase, metric) for phase in phases for metric in metrics):
-            key = prefix_of(metric.family, phase, phases) + metric.key
-            told = f"{metric.about}, in phase {phase!r}"
-            if owner.setdefault(key, told) != told:
-                raise InputError(
-                    f"the key {key!r} would mean two things ({owner[key]}; {told}); "
-                    "give the token type or group in its name another name"
-                )
+        if told := _ambiguous(spec, phases):
+            raise InputError(f"{told}; give the token type or group in its name another name")
+
+
+def check_phases(spec: RecordSpec, phase: str, others: Collection[str]) -> None:
+    """Refuse a phase whose keys are another phase's, such as `full`: `full_entropy` is a metric of train.
+
+    Raises:
+        InputError: it names the phase and the key.
+    """
+    if told := _ambiguous(spec, [*sorted(others), phase]):
+        raise InputError(f"phase is {phase!r}, but {told}; give the phase another name")
+
+
+def _ambiguous(spec: RecordSpec, phases: Collection[str]) -> str:
+    """The first key with two meanings, in words; empty where there is none."""
+    metrics = metrics_of(spec)
+    owner: dict[str, str] = {}
+    for phase, metric in ((phase, metric) for phase in phases for metric in metrics):
+        key = prefix_of(metric.family, phase, phases) + metric.key
+        told = f"{metric.about}, in phase {phase!r}"
+        if owner.setdefault(key, told) != told:
+            return f"the key {key!r} would mean two things ({owner[key]}; {told})"
+    return ""
 
 
 def needed_columns(spec: RecordSpec) -> list[str]:

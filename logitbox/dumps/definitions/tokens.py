@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 from logitbox.dumps.definitions.entries import ALL, Metric, Population, Quantity, Reduction
 from logitbox.dumps.definitions.rows import Array, Rows
 from logitbox.dumps.flags import Flag
-from logitbox.dumps.spec import RecordSpec
+from logitbox.dumps.spec import DECISION, RecordSpec
 
 _RANK = ("n_gt", "n_eq_before")
 
-INFINITE = float("inf")
+TYPED = ".typed"
+"""Name of the population of tokens whose types are known; groups are told by gold everywhere."""
 
 
 def rank_of_gold(rows: Rows) -> Array:
@@ -37,9 +39,9 @@ SHOWN: tuple[tuple[str, str, Reduction, str, float, float], ...] = (
         1,
     ),
     ("token_acc_top5", "correct_top5", "token_mean", "share of tokens with gold among the five best", 0, 1),
-    ("nll", "nll", "token_mean", "mean −ln p(gold), nats", 0, INFINITE),
-    ("exp_nll", "nll", "exp_token_mean", "exp(mean nll): perplexity, not capped", 1, INFINITE),
-    ("full_entropy", "entropy", "token_mean", "mean entropy over the full vocabulary, nats", 0, INFINITE),
+    ("nll", "nll", "token_mean", "mean −ln p(gold), nats", 0, inf),
+    ("exp_nll", "nll", "exp_token_mean", "exp(mean nll): perplexity, not capped", 1, inf),
+    ("full_entropy", "entropy", "token_mean", "mean entropy over the full vocabulary, nats", 0, inf),
     ("confidence", "confidence", "token_mean", "mean probability of the arg-max", 0, 1),
 )
 """Key, quantity, reduction, about, low, high."""
@@ -49,12 +51,15 @@ _SEED = {"token_acc", "token_acc_top5"}
 
 def populations(spec: RecordSpec) -> Iterator[Population]:
     """All supervised tokens, then one population per token type and per vocabulary group."""
-    yield Population(ALL, "supervised tokens", ("gold", "flags"), lambda rows: rows.everywhere)
+    yield Population(ALL, "supervised tokens", (), lambda rows: rows.everywhere)
     for name in type_names(spec):
         is_group = has_group(spec, name)
         about = f"supervised tokens with gold in {name}" if is_group else f"supervised {name} tokens"
         needs = ("gold",) if is_group else ("types",)
         yield Population(name, about, needs, lambda rows, name=name: belongs(rows, name))
+    if spec.types.names:
+        about = "supervised tokens whose types are known"
+        yield Population(TYPED, about, ("flags",), lambda rows: ~rows.flagged(Flag.UNTYPED))
 
 
 def has_group(spec: RecordSpec, name: str) -> bool:
@@ -70,6 +75,12 @@ def belongs(rows: Rows, name: str) -> Array:
 def type_names(spec: RecordSpec) -> tuple[str, ...]:
     """Token types and groups, each once."""
     return tuple(dict.fromkeys([*spec.types.names, *(group.name for group in spec.groups)]))
+
+
+def described(spec: RecordSpec) -> list[str]:
+    """Types and groups with metrics of their own: all but answers and their slots, which have seed 003's."""
+    taken = {DECISION, *spec.answers} if spec.answers else set[str]()
+    return [name for name in type_names(spec) if name not in taken]
 
 
 def quantities(spec: RecordSpec) -> Iterator[Quantity]:
@@ -105,11 +116,12 @@ def renamed(key: str, quantity: str, population: str) -> Metric:
     )
 
 
-def type_metrics(name: str) -> Iterator[Metric]:
+def type_metrics(spec: RecordSpec, name: str) -> Iterator[Metric]:
     """Share of the tokens, accuracies (seed 000's keys), and our own metrics of one type."""
     group = "token types"
-    share = f"share of supervised tokens that are {name}"
-    yield Metric(f"{name}_token_frac", f"is_{name}", ALL, "token_mean", share, group, "000", 0, 1)
+    among, told = (ALL, "") if has_group(spec, name) else (TYPED, ", where types are known")
+    share = f"share of supervised tokens that are {name}{told}"
+    yield Metric(f"{name}_token_frac", f"is_{name}", among, "token_mean", share, group, "000", 0, 1)
     yield renamed(f"{name}_token_acc", "correct", name)
     yield renamed(f"{name}_token_acc_top5", "correct_top5", name)
     for key, quantity, reduction, about, low, high in SHOWN[2:5]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from logitbox.dumps.definitions.entries import ALL, Metric, Population, Quantity
 from logitbox.dumps.definitions.registry import metrics_of, populations_of, quantities_of
+from logitbox.dumps.definitions.tokens import type_names
 from logitbox.dumps.spec import RecordSpec
 
 Sums = NDArray[np.float64]
@@ -41,6 +42,11 @@ class Sheet:
         return quantities_of(self.spec)
 
     @cached_property
+    def types(self) -> tuple[str, ...]:
+        """Types and groups; the last columns, `is_<type>`, are whether a token is of them."""
+        return type_names(self.spec)
+
+    @cached_property
     def metrics(self) -> tuple[Metric, ...]:
         """Everything that can be read."""
         return tuple(metrics_of(self.spec))
@@ -51,7 +57,8 @@ class Sheet:
 
     @cached_property
     def _column(self) -> dict[str, int]:
-        names = (*COUNTS, *(quantity.name for quantity in self.quantities))
+        is_type = (f"is_{name}" for name in self.types)
+        names = (*COUNTS, *(quantity.name for quantity in self.quantities), *is_type)
         return {name: column for column, name in enumerate(names)}
 
     @property
@@ -66,12 +73,9 @@ class Sheet:
             known = [part for part in parts if part is not None]
             return math.fsum(known) if known else None
         row = self._row[metric.population]
-        if metric.quantity.startswith("is_"):
-            total = sums[self._row[metric.quantity.removeprefix("is_")], 0]
-        elif metric.quantity in self._column:
-            total = sums[row, self._column[metric.quantity]]
-        else:
+        if metric.quantity not in self._column:
             return None
+        total = sums[row, self._column[metric.quantity]]
         if metric.reduction == "count":
             return float(total)
         count = sums[row, 0]
@@ -90,7 +94,7 @@ class Sheet:
         if metric.reduction == "sum_of_means":
             metric = next(part for part in self.metrics if part.key in metric.parts)
         row = self._row[metric.population]
-        known = metric.quantity in self._column or metric.quantity.startswith("is_")
+        known = metric.quantity in self._column
         has_lost = any(sums[row, _LOST] > 0 for sums in steps)
         return why_null(metric, self.populations[row].about, is_recorded=known, has_lost=has_lost)
 

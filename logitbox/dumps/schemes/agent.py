@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from logitbox.dumps.detailed import AGENT_TYPES, REASONING, TOOL_CALL
 from logitbox.dumps.schemes.inputs import Inputs, masks_of
 from logitbox.dumps.schemes.runs import TokenBytes, Vocab
 from logitbox.dumps.schemes.spans import Spans, compile_pattern, find_spans, overlaps
@@ -17,7 +18,6 @@ from logitbox.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-REASONING, TOOL_CALL = "reasoning", "tool_call"
 FUNCTION_BLOCK = r"<function=[^>]+>.*?</function>"
 _LAZY = ".*?"
 
@@ -52,7 +52,7 @@ class AgentText:
     @property
     def types(self) -> TokenTypes:
         """`reasoning` and `tool_call`, a partition."""
-        return TokenTypes((REASONING, TOOL_CALL), partition=True)
+        return TokenTypes(AGENT_TYPES, partition=True)
 
     def masks(
         self,

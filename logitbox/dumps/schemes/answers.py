@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
-from logitbox.dumps.spec import MAX_VOCABULARY, Group
+from logitbox.dumps.spec import ACCEPT_REJECT, MAX_VOCABULARY, Group
 from logitbox.dumps.vocabulary import Tokenizer, build_vocabulary
 from logitbox.errors import InputError
-
-ACCEPT_REJECT: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"accept": ("Accept", "accept"), "reject": ("Reject", "reject")}
-)
-"""The words of a decision to accept or reject."""
 
 _ANCHOR = "\n"
 

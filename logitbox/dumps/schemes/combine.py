@@ -22,9 +22,16 @@ class Combined:
 
     A part that fails does not stop a training: its error is told once in a RuntimeWarning, its types are
     missing from the masks of that batch, and the other parts go on.
+
+    Attributes:
+        parts: none of them is made of others.
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts: tuple[Part, ...] = tuple(
+            one for part in parts for one in (part.parts if isinstance(part, Combined) else (part,))
+        )
+        parts = self.parts
         own = [_types_of(part) for part in parts]
         names = tuple(name for types in own for name in types.names)
         partition = own[0].partition if len(own) == 1 else False
@@ -49,28 +56,47 @@ class Combined:
         position_ids: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Masks of all schemes among the parts, as in `Scheme.masks`, less those of schemes that failed."""
+        return self.attempt(input_ids, labels, attention_mask, position_ids, stack_level=3)[0]
+
+    @property
+    def told_by_schemes(self) -> frozenset[str]:
+        """The types of the schemes; all others are told by the caller alone."""
+        return frozenset(name for _, names in self._schemes for name in names)
+
+    def attempt(
+        self,
+        input_ids: Tensor,
+        labels: Tensor | None,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        *,
+        stack_level: int,
+    ) -> tuple[dict[str, Tensor], frozenset[str]]:
+        """(masks, types of the schemes that failed); `stack_level` is that of a warning given here, see `warnings`."""
         masks: dict[str, Tensor] = {}
+        failed: set[str] = set()
         for number, (scheme, names) in enumerate(self._schemes):
             try:
                 found = scheme.masks(input_ids, labels, attention_mask, position_ids)
                 _check_masks(found, names, input_ids.shape)
             except Exception as error:  # noqa: BLE001 (a user's scheme may raise anything; training goes on)
-                self._warn(number, error)
+                failed.update(names)
+                self._warn(number, error, stack_level + 1)
             else:
                 masks |= found
-        return masks
+        return masks, frozenset(failed)
 
-    def _warn(self, number: int, error: Exception) -> None:
+    def _warn(self, number: int, error: Exception, stack_level: int) -> None:
         if number in self._warned:
             return
         self._warned.add(number)
         scheme, names = self._schemes[number]
         warnings.warn(
             f"token types {', '.join(names)}: {type(scheme).__name__} failed with "
-            f"{type(error).__name__}: {error}. They stay empty wherever it fails, all other metrics go on; "
+            f"{type(error).__name__}: {error}. They stay unknown wherever it fails, all other metrics go on; "
             "this is told once",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=stack_level,
         )
 
 

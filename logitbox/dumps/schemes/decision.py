@@ -13,13 +13,11 @@ from logitbox.dumps.schemes.answers import Answers
 from logitbox.dumps.schemes.inputs import Inputs, masks_of
 from logitbox.dumps.schemes.runs import TokenBytes, Vocab
 from logitbox.dumps.schemes.spans import find_spans
-from logitbox.dumps.spec import Group, TokenTypes
+from logitbox.dumps.spec import DECISION, Group, TokenTypes
 from logitbox.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-DECISION = "decision"
 
 
 class DecisionSlot:

@@ -86,7 +86,7 @@ def test_a_scheme_that_fails_is_told_once_and_others_go_on() -> None:
         assert masks["digit"].tolist() == [[False, False, True]]
     assert len(told) == 1
     assert str(told[0].message) == (
-        "token types mine: Made failed with ZeroDivisionError: no such luck. They stay empty wherever it fails, "
+        "token types mine: Made failed with ZeroDivisionError: no such luck. They stay unknown wherever it fails, "
         "all other metrics go on; this is told once"
     )
     assert told[0].filename == __file__  # the line that asked for masks

@@ -1,0 +1,171 @@
+"""The mass outside the recorded top k at any temperature, from what was recorded at a few.
+
+With gaps g = m − x ≥ 0 below the best logit m and β = 1/T, softmax(βx) is e^{−βg} / e^{L(β)}, where
+L(β) = ln Σ e^{−βg} = lse_β − βm is recorded at the β of `NODES`. The top k are summed from their gaps; the rest,
+t(β) = e^{L(β)} − Σ_top e^{−βg}, is so known at the nodes, exactly at β = 1 (`tail_mass`) with its slope there
+(`entropy`), and at β = 0, where it is a count. ln t is convex in β and falls by at least the k-th gap per unit of β.
+
+Between these knots ln t is taken from the polynomial of degree 7 through all of them, cut to what convexity allows.
+Gaps are float16: where the tail is small against their rounding the knots are cut to such bounds too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from logitbox.dumps.spec import BETAS
+
+Float = NDArray[np.float64]
+Single = NDArray[np.float32]
+Columns = Mapping[str, NDArray[Any]]
+
+NODES = tuple(sorted((*BETAS, 1.0)))
+"""Inverse temperatures at which a dump holds ln Σ e^{βx}."""
+KNOTS = (0.0, *NODES)
+ONE = KNOTS.index(1.0)
+
+_FAR = np.float32(1e4)
+"""Gaps of this size and above, and missing ones: e^{−βg} is exactly 0 at every node."""
+_NOTHING = -1e4
+"""ln of an empty tail, finite because it is multiplied by weights of either sign."""
+
+
+def log_sums(columns: Columns) -> Float:
+    """L(β) at `NODES`, [6, rows], to 1e-5: lse is float32. NaN where `lse_beta` is."""
+    top_nll = columns["top_nll"].astype(np.float64)
+    m = columns["lse"] - top_nll
+    given = {beta: columns["lse_beta"][:, i] - beta * m for i, beta in enumerate(BETAS)}
+    return np.stack([(given | {1.0: top_nll})[beta] for beta in NODES])
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What the top k and the rest weigh, for some rows.
+
+    Attributes:
+        gaps: of the top k, [rows, k]; 1e4 where there is none.
+        last: the largest gap of each row, [rows].
+        logs: ln t at `KNOTS`, [7, rows].
+        slope: of ln t at β = 1, [rows].
+    """
+
+    gaps: Single
+    last: Float
+    logs: Float
+    slope: Float
+
+    def top(self, beta: float) -> Float:
+        """Σ_top e^{−βg}, [rows], to 3e-7 of it."""
+        weights = np.multiply(self.gaps, np.float32(-beta))
+        np.exp(weights, out=weights)
+        return (weights @ np.ones(weights.shape[1], np.float32)).astype(np.float64)
+
+    def rest(self, beta: float) -> tuple[Float, Float, Float]:
+        """(estimate, low, high) of t(β), [rows]: the polynomial; extended chords and tangent; the chord."""
+        j = min(int(np.searchsorted(KNOTS, beta, side="right")) - 1, len(KNOTS) - 2)
+        high = np.minimum(self._chord(j, beta), self.logs[j] - (beta - KNOTS[j]) * self.last)
+        low = self.logs[j + 1] + (KNOTS[j + 1] - beta) * self.last
+        if j > 0:
+            low = np.maximum(low, self._chord(j - 1, beta))
+        if j + 2 < len(KNOTS):
+            low = np.maximum(low, self._chord(j + 1, beta))
+        if ONE in {j, j + 1}:
+            low = np.maximum(low, self.logs[ONE] + (beta - 1) * self.slope)
+        low = np.minimum(low, high)  # rounding can put them the wrong way round
+        weights = _weights(beta)
+        estimate = np.minimum(np.maximum(weights[:-1] @ self.logs + weights[-1] * self.slope, low), high)
+        return np.exp(estimate), np.exp(low), np.exp(high)
+
+    def _chord(self, j: int, beta: float) -> Float:
+        """The line through knots j and j + 1."""
+        share = (beta - KNOTS[j]) / (KNOTS[j + 1] - KNOTS[j])
+        return (1 - share) * self.logs[j] + share * self.logs[j + 1]
+
+
+def tail_of(columns: Columns) -> Tail:
+    """From top_nll, lse, entropy, n_finite, top_gap, tail_mass and lse_beta."""
+    gaps = _gaps(columns["top_gap"])
+    top, top_slope = _top_at_nodes(gaps)
+    top_nll, mass = (columns[name].astype(np.float64) for name in ("top_nll", "tail_mass"))
+    count, last = _ends(gaps)
+    outside = columns["n_finite"] - count
+    empty = ~((mass > 0) & (outside > 0))
+    with np.errstate(all="ignore"):  # rounding can leave less than nothing of a tail: NaN, bounded below
+        logs = np.log(np.concatenate([outside[None], np.exp(log_sums(columns)) - top]))
+        logs[ONE] = top_nll + np.log(mass)
+        whole_slope = np.exp(top_nll) * (columns["entropy"] - top_nll)  # Σ g e^{−g}: entropy = ln s + E[g]
+        slope = (top_slope - whole_slope) / np.exp(logs[ONE])
+    last = np.where(empty, 0.0, last)
+    logs[:, empty], slope[empty] = _NOTHING, 0.0
+    return Tail(gaps, last, *_convex(logs, slope, last))
+
+
+def _convex(logs: Float, slope: Float, last: Float) -> tuple[Float, Float]:
+    """The knots that have rounding errors, cut to what those without allow: β = 0, β = 1 and the k-th gap."""
+    zero, one = logs[0], logs[ONE]
+    for j, beta in enumerate(KNOTS):
+        if 0 < beta < 1:
+            below_chord = np.minimum((1 - beta) * zero + beta * one, zero - beta * last)
+            logs[j] = _cut(logs[j], one + (1 - beta) * last, below_chord)
+    slope = _cut(slope, (one - logs[ONE - 1]) / (1 - KNOTS[ONE - 1]), -last)
+    for j, beta in enumerate(KNOTS):
+        if beta > 1:  # the tail at 1.5 and 2 is smaller against the rounding than that of the slope
+            logs[j] = _cut(logs[j], one + (beta - 1) * slope, one - (beta - 1) * last)
+    return logs, slope
+
+
+def _cut(values: Float, low: Float, high: Float) -> Float:
+    """Into [low, high]; NaN to low, which also wins over a lower high."""
+    return np.maximum(np.minimum(np.fmax(values, low), high), low)
+
+
+def _gaps(column: NDArray[Any]) -> Single:
+    if column.dtype != np.float16:
+        return np.fmin(column.astype(np.float32), _FAR)
+    bits = np.ascontiguousarray(column).view(np.uint16)
+    found = np.empty(bits.shape, np.float32)
+    return _float16_values().take(bits, out=found, mode="wrap")  # a third of the time of astype
+
+
+@lru_cache(maxsize=1)
+def _float16_values() -> Single:
+    """The gap that each float16 bit pattern stands for; `_FAR` for NaN and infinity."""
+    values = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    return np.fmin(values, _FAR)
+
+
+def _ends(gaps: Single) -> tuple[NDArray[np.int64], Float]:
+    """(number of gaps, largest gap) of each row."""
+    rows, k = gaps.shape
+    if k and (gaps[:, -1] < _FAR).all():  # gaps do not fall: all lists are full
+        return np.full(rows, k), gaps[:, -1].astype(np.float64)
+    there = gaps < _FAR
+    return there.sum(axis=1), np.max(gaps, axis=1, where=there, initial=0.0).astype(np.float64)
+
+
+def _top_at_nodes(gaps: Single) -> tuple[Float, Float]:
+    """(Σ_top e^{−βg} at `NODES`, [6, rows]; Σ_top g e^{−g}, [rows]) by powers 1, 2, 3, 4, 6, 8 of e^{−g/4}."""
+    u = np.multiply(gaps, np.float32(-0.25))
+    np.exp(u, out=u)
+    squared = u * u
+    cubed, fourth = squared * u, squared * squared
+    ones = np.ones(u.shape[1], np.float32)
+    pairs = [(u, u), (u, squared), (squared, squared), (cubed, cubed), (fourth, fourth), (gaps, fourth)]
+    sums = np.stack([u @ ones, *(np.vecdot(x, y) for x, y in pairs)]).astype(np.float64)
+    return sums[:-1], sums[-1]
+
+
+@lru_cache(maxsize=256)
+def _weights(beta: float) -> Float:
+    """[8] weights of ln t at `KNOTS` and of its slope at 1: the value at β of the polynomial through them."""
+    distance = np.array(KNOTS) - beta
+    powers = np.arange(len(KNOTS) + 1)
+    rows = distance[:, None] ** powers
+    slope = powers * distance[ONE] ** np.maximum(powers - 1, 0)
+    return np.linalg.inv(np.vstack([rows, slope]))[0]
