@@ -12,9 +12,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
-from logitbox.dumps.definitions.entries import Family, Metric, prefix_of
+from logitbox.dumps.definitions.entries import FAMILIES, Family, Metric, prefix_of
 from logitbox.dumps.definitions.registry import metrics_of, populations_of, quantities_of
 from logitbox.dumps.spec import build_spec
 
@@ -185,9 +184,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def filled(page: str) -> str:
     """The page with its tables written anew."""
-    texts = {"populations": population_table()} | {
-        family: family_table(family) for family in get_args(Family)
-    }
+    texts = {"populations": population_table()} | {family: family_table(family) for family in FAMILIES}
     for name, text in texts.items():
         start, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
         before, found, rest = page.partition(start)

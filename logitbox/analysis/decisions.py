@@ -84,7 +84,10 @@ class Decisions(Result):
 
     @cached_property
     def evolution(self) -> pl.DataFrame:
-        """Means per `step`, all steps of the phase: `n`, `avg_p_<answer>`, `decision_*`, as `metrics(by="step")`."""
+        """Means per `step`, all steps of the phase: `n`, `avg_p_<answer>`, `decision_*`, as `metrics(by="step")`.
+
+        Sessions with other answers that recorded the same step are pooled here, and null there.
+        """
         averages = (pl.col(f"p_{name}").mean().alias(f"avg_p_{name}") for name in self.answers)
         means = (pl.col(column).mean().alias(key) for key, column in _MEANS.items())
         steps = self.every.group_by("step").agg(pl.len().cast(pl.Int64).alias("n"), *averages, *means)

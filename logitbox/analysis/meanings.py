@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import polars as pl
@@ -85,6 +86,7 @@ def _options(quantity: str, options: OrderedSpec) -> Iterator[tuple[str, object]
             yield name, value != 0  # a part without weight may be infinite
 
 
+@lru_cache(maxsize=1024)
 def _ids(group: Group, *, in_order: bool = False) -> str:
     ids = np.asarray(group.ids, dtype=np.int64)
     return hashlib.sha256((ids if in_order else np.sort(ids)).tobytes()).hexdigest()

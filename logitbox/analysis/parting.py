@@ -198,6 +198,9 @@ def told_parting(steps: pl.DataFrame) -> str:
         if since.is_empty():
             told.append(
                 f"{name}: accuracy and loss never both rose since the lowest loss, beyond noise; {between}"
+                if count
+                else f"{name}: accuracy and loss never moved the same way, beyond noise, neither from step to step nor "
+                f"since the lowest loss ({rows.height} steps)"
             )
             continue
         row = since.row(0, named=True)

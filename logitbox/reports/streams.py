@@ -13,9 +13,9 @@ from logitbox.analysis.explain import Explanation, explain_of_tally
 from logitbox.analysis.metrics import Metrics, metrics_of_tally, registered
 from logitbox.analysis.populations import ALL
 from logitbox.analysis.tally import Tally
-from logitbox.dumps.dump import Dump
 from logitbox.dumps.definitions.entries import Metric, full_keys
 from logitbox.dumps.definitions.groups import rest_of
+from logitbox.dumps.dump import Dump
 from logitbox.reports import texts
 
 MAX_STREAMS, MAX_TYPES, MAX_GROUPS = 6, 12, 4

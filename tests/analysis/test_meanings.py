@@ -65,6 +65,11 @@ TARGET = {"coord_softce_w1/soft_ce", "coord_softce_w1/w1", *LOSS}
             {*TARGET, "coord_bin_error"},
         ),
         (
+            ordered(gate_weight=0.0),  # tokens of an infinite gate are then no longer left out
+            "gate_weight of coord",
+            {*TARGET, "coord_softce_w1/gate", "coord_softce_w1/n_nonfinite", "coord_bin_error"},
+        ),
+        (
             ordered(gate_temperature=2.0),
             "gate_temperature of coord",
             {"coord_softce_w1/gate", "coord_softce_w1/coord_vocab_mass", *LOSS},

@@ -200,7 +200,9 @@ def test_sessions_that_recorded_other_things_do_not_dilute(tmp_path):
     for key in of_both:
         of_group = "coord_monitor" in key or "softce" in key or key == "text_token_acc" or "bin_error" in key
         value, n = (of_full if of_group else of_both)[key]
-        if key == "coord_token_frac":  # of all tokens where a group decides, of those with known types elsewhere
+        if (
+            key == "coord_token_frac"
+        ):  # a group's is over all tokens, a type's over those whose types are known
             assert table.value(key) is None
             assert "which tokens it is over" in table.filter(key=key)["reason"].item()
             continue

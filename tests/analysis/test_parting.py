@@ -115,8 +115,8 @@ def test_a_run_that_just_learns(tmp_path):
     frame = explain(dump).steps
     assert frame["parted"].to_list() == [None, "", ""]
     assert explain(dump).parting == (
-        "eval: accuracy and loss never both rose since the lowest loss, beyond noise; "
-        "both moved the same way between 0 of 2 pairs of neighbouring steps"
+        "eval: accuracy and loss never moved the same way, beyond noise, neither from step to step nor "
+        "since the lowest loss (3 steps)"
     )
 
 

@@ -118,3 +118,15 @@ def test_distances_rounded_to_float16_make_nothing_of_a_tiny_rest(read: Read) ->
     assert found["train_top2_prob"] == pytest.approx(1.0, abs=2e-4)
     assert found["train_top10_prob"] == pytest.approx(1.0, abs=1e-8)
     assert found["train_top10_entropy"] == pytest.approx(exact, abs=1e-4)
+
+
+@pytest.mark.parametrize("vocab", [None, ["a", "b", "<eos>"]], ids=["number", "texts"])
+def test_special_tokens_are_those_that_are_known(tmp_path: Path, vocab: list[str] | None) -> None:
+    """A number or a list of texts tells of none, and none is left out; `flags=` tells them."""
+    logits = with_probabilities([0.5, 0.25, 0.25], [0.1, 0.1, 0.8])
+    labels = torch.tensor([0, 2])
+    with Recorder(tmp_path / "dump", 3 if vocab is None else vocab) as rec:
+        rec.record(logits, labels)
+        assert rec.metrics()["train_top1_prob"] == pytest.approx((0.5 + 0.8) / 2)
+        rec.record(logits, labels, flags={"special": labels == 2})
+        assert rec.metrics()["train_top1_prob"] == pytest.approx(0.5)

@@ -61,30 +61,32 @@ class Temperature:
         if self.a is None or self.b is None or self.miscalibration is None or self.refinement is None:
             return f"How much of the loss gap is a matter of temperature is not known: {self.reason}."
         if self.share is None:
-            return f"No loss gap; the best temperatures are {self.a.temperature:.3g} and {self.b.temperature:.3g}."
+            return f"No loss gap; the best temperatures are {self.a.temperature:.2f} and {self.b.temperature:.2f}."
         a_is_worse = self.miscalibration.value + self.refinement.value > 0
         worse, other = ("A", "B") if a_is_worse else ("B", "A")
         own, others = (self.a, self.b) if a_is_worse else (self.b, self.a)
         left = _at_best(self.refinement, 1 if a_is_worse else -1)
         if self.share <= 0:
-            told = f"None of {worse}'s worse loss is miscalibration (T = {own.temperature:.3g})"
+            told = f"None of {worse}'s worse loss is miscalibration (T = {own.temperature:.2f})"
         else:
             share = "All" if self.share >= 1 else f"{min(self.share, 0.99):.0%}"
             kind = "over-confidence" if own.temperature > 1 else "under-confidence"
-            told = f"{share} of {worse}'s worse loss is {kind} (T = {own.temperature:.3g})"
-        return f"{told}; with both at their own best temperature ({other}'s is {others.temperature:.3g}) it would {left}."
+            told = f"{share} of {worse}'s worse loss is {kind} (T = {own.temperature:.2f})"
+        best = f"with each at its own best temperature ({other}'s is {others.temperature:.2f})"
+        return f"{told}; {best} {worse} would {left}."
 
 
 def _at_best(refinement: Difference, sign: int) -> str:
     """Where the worse side would stand: behind, ahead or undecided."""
     value = sign * refinement.value
-    where = "be ahead" if value < 0 else "still be behind"
+    where = f"{'be ahead' if value < 0 else 'still be behind'} by {abs(value):.4f} nats"
     if refinement.low is None or refinement.high is None:
-        return f"{where} by {abs(value):.4f} nats"
+        return where
     low, high = sorted((sign * refinement.low, sign * refinement.high))
     if low <= 0 <= high:
-        where = "be level within noise"
-    return f"{where} ({value:+.4f} nats, 95 % {low:+.4f} to {high:+.4f})"
+        return f"be level within noise ({value:+.4f} nats of loss, 95 % {low:+.4f} to {high:+.4f})"
+    ends = sorted((abs(low), abs(high)))
+    return f"{where} (95 % {ends[0]:.4f} to {ends[1]:.4f})"
 
 
 def temperature_of(pair: Pair) -> Temperature:

@@ -37,17 +37,19 @@ def headline(result: Comparison) -> str:
     better_tfa = _better(result.delta_tfa, higher_is_better=True)
     better_tfce = _better(result.delta_tfce, higher_is_better=False)
     told = f"{_who(better_tfa)} accuracy and {_who(better_tfce)} cross-entropy"
+    if better_tfa == better_tfce:
+        told = f"{_who(better_tfa)} accuracy and the {'better' if better_tfa else 'same'} cross-entropy"
     if result.answer == "inverted":
         return f"Inverted: {told}, beyond noise, on the same tokens."
     if result.answer == "not inverted":
-        return f"Not inverted: {told}, beyond noise: both metrics agree that {better_tfa or better_tfce} is better."
+        return f"Not inverted: {told}, beyond noise: both metrics agree."
     unsure = [
         name
         for name, delta in (("accuracy", result.delta_tfa), ("cross-entropy", result.delta_tfce))
         if not delta.is_sure(result.level)
     ]
-    seen = f"by the numbers alone {told}"
-    return f"Not distinguishable: {seen}, but the difference in {' and in '.join(unsure)} could be noise."
+    noise = f"the difference in {unsure[0]}" if len(unsure) == 1 else "both differences"
+    return f"Not distinguishable: by the numbers alone {told}, but {noise} could be noise."
 
 
 def _better(delta: Difference, *, higher_is_better: bool) -> str:
@@ -62,21 +64,27 @@ def _who(side: str) -> str:
 
 def numbers(result: Comparison) -> str:
     """Both metrics of both sides, with intervals and p-values."""
+    left_out = f" ({told})" if (told := str(result.pair.unaligned)) != "nothing left out" else ""
     return (
-        f"TFA {result.tfa.a:.4f} against {result.tfa.b:.4f} ({_interval(result.delta_tfa, '')}), "
-        f"TFCE {result.tfce.a:.4f} against {result.tfce.b:.4f} nats ({_interval(result.delta_tfce, '')}), "
-        f"over {len(result.pair):,} tokens of {len(result.pair.keys):,} samples ({result.pair.unaligned})."
+        f"TFA {result.tfa.a:.4f} against {result.tfa.b:.4f} ({_interval(result.delta_tfa)}), "
+        f"TFCE {result.tfce.a:.4f} against {result.tfce.b:.4f} nats ({_interval(result.delta_tfce)}), "
+        f"over {_plural(len(result.pair), 'token')} of {_plural(len(result.pair.keys), 'sample')}{left_out}."
     )
 
 
-def _interval(delta: Difference, unit: str) -> str:
+def _plural(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _interval(delta: Difference) -> str:
     if delta.low is None or delta.high is None:
-        return f"Δ {delta.value:+.4f}{unit}, one sample only"
-    return f"Δ {delta.value:+.4f}{unit}, 95 % {delta.low:+.4f} to {delta.high:+.4f}, {_p(delta.p)}"
+        return f"Δ {delta.value:+.4f}, one sample only"
+    return f"Δ {delta.value:+.4f}, 95 % {delta.low:+.4f} to {delta.high:+.4f}, {_p(delta.p)}"
 
 
 def _p(p: float) -> str:
-    return f"p = {p:.4f}" if p >= 0.0001 else "p < 0.0001"
+    """A p-value; 0.0001 is the least that 9,999 flips can give, so that it may be anything below."""
+    return f"p = {p:.4f}" if p > 0.0001 else "p ≤ 0.0001"
 
 
 def where_from(result: Comparison) -> str:
@@ -87,10 +95,11 @@ def where_from(result: Comparison) -> str:
     same_way = pl.col("tfce_part") * result.delta_tfce.sign
     row = cells.sort(same_way, descending=True).row(0, named=True)
     only = {cell: n for cell, n in cells.select("cell", "n").iter_rows() if cell.startswith("only")}
+    others = result.delta_tfce.value - row["tfce_part"]
+    rest = "" if row["n"] == len(result.pair) else f", all others {others:+.4f}"
     return (
-        f"A alone is right on {only['only_a']:,} tokens, B alone on {only['only_b']:,}; "
-        f"the loss gap comes most from {_CELLS[row['cell']]} ({row['n']:,}): {row['tfce_part']:+.4f} of "
-        f"{result.delta_tfce.value:+.4f} nats."
+        f"A alone is right on {_plural(only['only_a'], 'token')}, B alone on {only['only_b']:,}; "
+        f"{_CELLS[row['cell']]} ({row['n']:,}) add {row['tfce_part']:+.4f} nats to the loss gap{rest}."
     )
 
 
@@ -99,9 +108,16 @@ def reversal(result: Comparison) -> str:
     sets = result.reversal if result.delta_tfce.sign > 0 else result.reversal_of_b
     if not sets.tfce.tokens:
         return ""
+    worse, better = ("A", "B") if result.delta_tfce.sign > 0 else ("B", "A")
     n, kinds = sets.tfce.tokens, _types(sets.tfce, result)
-    told = f"{n:,} of {sets.n:,} tokens ({_percent(n / sets.n, 2)}{kinds}) hold all of the loss gap: without them it is gone"
-    also = f"; for accuracy it takes {sets.tfa.tokens:,}" if sets.tfa.tokens else ""
+    if n == sets.n:
+        told = "It takes all tokens to undo the loss gap"
+    else:
+        told = (
+            f"The loss gap is gone without the {_plural(n, 'token')} of {sets.n:,} ({_percent(n / sets.n, 2)}{kinds}) "
+            f"that cost {worse} most against {better}"
+        )
+    also = f"; the accuracy gap takes {sets.tfa.tokens:,}" if sets.tfa.tokens else ""
     return f"{told}{also}."
 
 
@@ -139,7 +155,8 @@ def concentrated(result: Comparison) -> str:
     row = sure.row(0, named=True)
     return (
         f"The loss gap is concentrated in {row['kind']} {row['name']}: {_percent(row['share'])} of the tokens, "
-        f"{_percent(row['part_share'])} of the gap ({_p(row['p_adjusted'])}, Holm)."
+        f"{'more than all' if row['part_share'] > 1 else _percent(row['part_share'])} of the gap "
+        f"({_p(row['p_adjusted'])}, Holm)."
     )
 
 
@@ -147,7 +164,7 @@ def certified(result: Comparison) -> str:
     """That both metrics are right on both sides, or what is broken."""
     told: Sequence[str] = [f"{side}: {one}" for side, one in zip("AB", result.certificates, strict=True)]
     if all(one.holds for one in result.certificates):
-        return "Both metrics are computed right on both sides: " + result.certificates[0].summary + "."
+        return f"Both metrics are computed right on both sides; of A: {result.certificates[0].summary}."
     return "A certificate is broken: " + "; ".join(told) + "."
 
 
@@ -158,10 +175,8 @@ def would_undo(result: Comparison) -> str:
     up, down = result.reversal, result.reversal_of_b
     tfce = (up if result.delta_tfce.sign > 0 else down).tfce.tokens
     tfa = (up if result.delta_tfa.sign > 0 else down).tfa.tokens
-    either = [
-        f"removing {count:,} tokens that favour it in {metric}"
-        for metric, count in (("TFCE", tfce), ("TFA", tfa))
-        if count
+    rests = [
+        f"{_plural(count, 'token')} for {metric}" for metric, count in (("TFCE", tfce), ("TFA", tfa)) if count
     ]
-    less = " or ".join(either)
-    return f"It would be false after {less}, or on samples unlike these." if less else ""
+    either = "either set" if len(rests) > 1 else "them"
+    return f"It rests on {' and '.join(rests)}: without {either} it is false." if rests else ""

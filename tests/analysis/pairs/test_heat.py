@@ -168,23 +168,23 @@ def _split(fit, t_a, t_b, miscalibration, refinement, spread=0.001):
 SENTENCES = {
     (1.31, 1.05, 0.072, 0.028): (
         "72% of A's worse loss is over-confidence (T = 1.31)",
-        "(B's is 1.05) it would still be behind (+0.0280 nats, 95 % +0.0270 to +0.0290).",
+        "(B's is 1.05) A would still be behind by 0.0280 nats (95 % 0.0270 to 0.0290).",
     ),
     (1.31, 1.05, 0.12, -0.02): (
         "All of A's worse loss is over-confidence (T = 1.31)",
-        "(B's is 1.05) it would be ahead (-0.0200 nats, 95 % -0.0210 to -0.0190).",
+        "(B's is 1.05) A would be ahead by 0.0200 nats (95 % 0.0190 to 0.0210).",
     ),
     (1.0, 0.8, -0.05, 0.02): (
-        "All of B's worse loss is under-confidence (T = 0.8)",
-        "(A's is 1) it would be ahead (-0.0200 nats, 95 % -0.0210 to -0.0190).",
+        "All of B's worse loss is under-confidence (T = 0.80)",
+        "(A's is 1.00) B would be ahead by 0.0200 nats (95 % 0.0190 to 0.0210).",
     ),
     (1.2, 1.3, -0.01, 0.05): (
-        "None of A's worse loss is miscalibration (T = 1.2)",
-        "(B's is 1.3) it would still be behind (+0.0500 nats, 95 % +0.0490 to +0.0510).",
+        "None of A's worse loss is miscalibration (T = 1.20)",
+        "(B's is 1.30) A would still be behind by 0.0500 nats (95 % 0.0490 to 0.0510).",
     ),
     (1.2, 1.0, 0.05, 0.0001): (
-        "99% of A's worse loss is over-confidence (T = 1.2)",
-        "(B's is 1) it would be level within noise (+0.0001 nats, 95 % -0.0009 to +0.0011).",
+        "99% of A's worse loss is over-confidence (T = 1.20)",
+        "(B's is 1.00) A would be level within noise (+0.0001 nats of loss, 95 % -0.0009 to +0.0011).",
     ),
 }
 
@@ -193,7 +193,7 @@ SENTENCES = {
 def test_the_sentence(given):
     fitted = Fit(1.0, 2.0, 1.9, 1.8, 1.9, at_edge=False, tokens=10, left_out=0)
     first, last = SENTENCES[given]
-    assert str(_split(fitted, *given)) == f"{first}; with both at their own best temperature {last}"
+    assert str(_split(fitted, *given)) == f"{first}; with each at its own best temperature {last}"
 
 
 def test_one_sample_has_no_interval_but_a_sentence(tmp_path):
