@@ -248,6 +248,7 @@ def explain(
 ) -> None:
     """Why accuracy (TFA) and cross-entropy (TFCE) say different things, in one dump or between two."""
     from logitbox.analysis.explain import explain as compute
+    from logitbox.comparing import print_explanation
 
     _check_for_two(
         against, {"--phase": phase, "--step": step, "--against-step": against_step, "--tokens": tokens}
@@ -262,7 +263,10 @@ def explain(
         return
     with progress_bar("tallying") as progress:
         result = compute(dump, by=by, progress=progress)
-    _show(path, result, by, "cells", as_json=as_json)
+    if as_json:
+        _show(path, result, by, "cells", as_json=True)
+    else:
+        print_explanation(result)
 
 
 def _check_for_two(against: Path | None, given: dict[str, str | int | None]) -> None:

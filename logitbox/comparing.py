@@ -1,14 +1,24 @@
-"""How the command line shows a comparison of two evaluations."""
+"""How the command line shows an explanation of one evaluation, or of two."""
 
 from __future__ import annotations
 
 import polars as pl
 
+from logitbox.analysis.explain import Explanation
 from logitbox.analysis.pairs.comparison import Comparison
 from logitbox.analysis.populations import ALL
 from logitbox.terminal import print_paragraph, print_table, print_verdict
 
 _SUBSETS = 6
+
+
+def print_explanation(result: Explanation) -> None:
+    """Classes that have tokens, then what they come down to, and whether both metrics are right."""
+    print_table(result.frame.filter(pl.col("n") > 0))
+    print_verdict(str(result))
+    for line in (result.parting, *map(str, result.certificates.values())):
+        if line:
+            print_paragraph(line)
 
 
 def print_comparison(result: Comparison, tokens: int = 0) -> None:

@@ -12,6 +12,7 @@ from logitbox.analysis.metrics import SCHEMA, Metrics, metrics, metrics_of_tally
 from logitbox.analysis.results import Result
 from logitbox.analysis.tally import Tally
 from logitbox.analysis.tallying import Progress
+from logitbox.dumps.definitions.groups import monitored
 from logitbox.dumps.dump import Dump
 
 
@@ -59,13 +60,18 @@ def flips_of_tally(tally: Tally, dump: Dump, by: Sequence[str] = ()) -> Flips:
 
 def _of_metrics(table: Metrics, dump: Dump) -> Flips:
     frame = table.frame.filter(pl.col("key").str.contains("_monitor/", literal=True))
-    if not any(session.spec.groups for session in dump.sessions):
-        return Flips(frame, "no vocabulary groups were recorded; pass groups= to the Recorder to see flips")
+    if not any(monitored(session.spec) for session in dump.sessions):
+        answers = " but a decision's answers" if any(session.spec.groups for session in dump.sessions) else ""
+        told = f"no vocabulary groups{answers} were recorded; pass groups= to the Recorder to see flips"
+        return Flips(frame, told)
     rates = frame.filter(
         pl.col("key").str.contains("_monitor/flip_", literal=True) & pl.col("value").is_not_null()
     )
     if rates.is_empty():
-        return Flips(frame, "no finite supervised token of a session with vocabulary groups")
+        reasons = frame["reason"].drop_nulls()
+        return Flips(
+            frame, reasons[0] if len(reasons) else "no finite supervised token of a session with groups"
+        )
     worst = rates.sort("value", descending=True, maintain_order=True).row(0, named=True)
     if worst["value"] == 0:
         return Flips(frame, f"no flips: the arg-max never crosses a group's border ({rates.height} rates)")

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from logitbox.dumps.detailed import AGENT_TYPES, DetailedSpec
+from logitbox.dumps.flags import IGNORED
 from logitbox.dumps.schemes.combine import Combined, combine
 from logitbox.dumps.schemes.scheme import Scheme
 from logitbox.dumps.spec import TokenTypes
@@ -97,8 +98,22 @@ class Classifier:
         if labels.ndim == 1:
             self._tell_flat(asked - told)
             return Typed(masks, told, (asked | self.switched_off) - told)
+        if input_ids is None:
+            self._tell_gaps(labels)
         found, failed = self.schemes.attempt(ids, labels, attention_mask, position_ids, stack_level=_CALLER)
         return Typed(found | masks, told | (asked - failed), (failed | self.switched_off) - told)
+
+    def _tell_gaps(self, labels: Tensor) -> None:
+        """Without `input_ids` a scheme sees the labels alone: what was masked is no text to it."""
+        if "gaps" in self._told or labels.device.type != "cpu" or not (labels == IGNORED).any():
+            return
+        self._told.add("gaps")
+        warnings.warn(
+            "labels hold −100 and no input_ids are given, so that the schemes of token types do not see the text there "
+            "(a block or slot may begin in the prompt); pass input_ids=. This is told once",
+            RuntimeWarning,
+            stacklevel=_CALLER,
+        )
 
     def _tell_flat(self, names: frozenset[str]) -> None:
         if not names or "flat" in self._told:
