@@ -99,13 +99,18 @@ class Classifier:
             self._tell_flat(asked - told)
             return Typed(masks, told, (asked | self.switched_off) - told)
         if input_ids is None:
-            self._tell_gaps(labels)
+            self._tell_gaps(labels, attention_mask)
         found, failed = self.schemes.attempt(ids, labels, attention_mask, position_ids, stack_level=_CALLER)
         return Typed(found | masks, told | (asked - failed), (failed | self.switched_off) - told)
 
-    def _tell_gaps(self, labels: Tensor) -> None:
-        """Without `input_ids` a scheme sees the labels alone: what was masked is no text to it."""
-        if "gaps" in self._told or labels.device.type != "cpu" or not (labels == IGNORED).any():
+    def _tell_gaps(self, labels: Tensor, attention_mask: Tensor | None) -> None:
+        """Without `input_ids` a scheme sees the labels alone: what was masked is no text to it. Padding never is."""
+        if "gaps" in self._told or labels.device.type != "cpu":
+            return
+        masked = labels == IGNORED
+        if attention_mask is not None and attention_mask.shape == labels.shape:
+            masked &= attention_mask.cpu() != 0
+        if not masked.any():
             return
         self._told.add("gaps")
         warnings.warn(
