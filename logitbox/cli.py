@@ -29,6 +29,7 @@ from logitbox.terminal import (
 )
 
 if TYPE_CHECKING:
+    from logitbox.analysis.entropy import TokenList
     from logitbox.analysis.metrics import Metrics, Reductions
     from logitbox.analysis.pairs.comparison import Comparison
 
@@ -247,12 +248,11 @@ def explain(
     skip_damaged: SkipDamaged = False,
 ) -> None:
     """Why accuracy (TFA) and cross-entropy (TFCE) say different things, in one dump or between two."""
+    from logitbox.analysis.entropy import costliest
     from logitbox.analysis.explain import explain as compute
     from logitbox.comparing import print_explanation
 
-    _check_for_two(
-        against, {"--phase": phase, "--step": step, "--against-step": against_step, "--tokens": tokens}
-    )
+    _check_for_two(against, {"--phase": phase, "--step": step, "--against-step": against_step})
     if against is not None and by:
         raise InputError("--by is for one dump; a comparison has types and subsets anyhow")
     dump = _open(path, skip_damaged=skip_damaged)
@@ -263,10 +263,14 @@ def explain(
         return
     with progress_bar("tallying") as progress:
         result = compute(dump, by=by, progress=progress)
+    listed = costliest(dump, tokens) if tokens else None
     if as_json:
-        _show(path, result, by, "cells", as_json=True)
-    else:
-        print_explanation(result)
+        found = {"dump": str(path), "verdict": str(result), "by": by or [], "cells": rows_of(result.frame)}
+        print_json(found | ({} if listed is None else {"tokens": rows_of(listed.frame)}))
+        return
+    print_explanation(result)
+    if listed is not None:
+        _show_tokens(listed, "nll")
 
 
 def _check_for_two(against: Path | None, given: dict[str, str | int | None]) -> None:
@@ -308,28 +312,13 @@ def _show(path: Path, result: Any, by: list[str] | None, name: str, *, as_json: 
     print_verdict(str(result))
 
 
-@app.command(epilog="Example: logitbox entropy demo-out/dump -n 5")
-def entropy(
-    path: DumpPath,
-    n: Annotated[int, typer.Option("-n", max=100_000, help="How many tokens.")] = 10,
-    phase: Annotated[str | None, typer.Option("--phase", help="Only this phase.")] = None,
-    step: Annotated[str, typer.Option("--step", help="A step, 'last' or 'all'.")] = "last",
-    as_json: AsJson = False,
-    skip_damaged: SkipDamaged = False,
-) -> None:
-    """The tokens the model is least sure about, with their text."""
-    from logitbox.analysis.entropy import high_entropy
-
-    result = high_entropy(_open(path, skip_damaged=skip_damaged), n, phase=phase, step=_step(step))
-    if as_json:
-        print_json({"dump": str(path), "verdict": str(result), "tokens": rows_of(result.frame)})
-        return
+def _show_tokens(result: TokenList, column: str) -> None:
     columns = [
         "phase",
         "step",
         "key",
         "pos",
-        "entropy",
+        column,
         "rank",
         "p_gold",
         "gold_text",
@@ -353,6 +342,25 @@ def _step(text: str, option: str = "--step") -> Any:
         return int(text)
     except ValueError:
         raise InputError(f"{option} is {text!r}; give a whole number, 'last' or 'all'") from None
+
+
+@app.command(epilog="Example: logitbox entropy demo-out/dump -n 5")
+def entropy(
+    path: DumpPath,
+    n: Annotated[int, typer.Option("-n", max=100_000, help="How many tokens.")] = 10,
+    phase: Annotated[str | None, typer.Option("--phase", help="Only this phase.")] = None,
+    step: Annotated[str, typer.Option("--step", help="A step, 'last' or 'all'.")] = "last",
+    as_json: AsJson = False,
+    skip_damaged: SkipDamaged = False,
+) -> None:
+    """The tokens the model is least sure about, with their text."""
+    from logitbox.analysis.entropy import high_entropy
+
+    result = high_entropy(_open(path, skip_damaged=skip_damaged), n, phase=phase, step=_step(step))
+    if as_json:
+        print_json({"dump": str(path), "verdict": str(result), "tokens": rows_of(result.frame)})
+        return
+    _show_tokens(result, "entropy")
 
 
 @app.command(epilog="Example: logitbox export runs/a --decisions --out decisions.jsonl")

@@ -56,11 +56,26 @@ def high_entropy(
     Raises:
         InputError: no such phase or step, or a dump without token rows.
     """
+    return _highest("entropy", dump, n, phase, step)
+
+
+def costliest(
+    dump: Dump, n: int = 10, *, phase: str | None = None, step: int | Literal["last"] | None = "last"
+) -> TokenList:
+    """The `n` supervised tokens of highest nll, highest first; arguments and errors are those of `high_entropy`."""
+    return _highest("nll", dump, n, phase, step)
+
+
+def _highest(
+    column: str, dump: Dump, n: int, phase: str | None, step: int | Literal["last"] | None
+) -> TokenList:
     if n < 1:
         raise InputError(f"n is {n}; ask for at least 1 token")
     if isinstance(step, str) and step != "last":
         raise InputError(f"step is {step!r}; give a number, 'last', or None for all steps")
-    check_dump(dump).check(dump.shards("tokens"))  # single rows are shown: altered bytes must not pass for numbers
+    check_dump(dump).check(
+        dump.shards("tokens")
+    )  # single rows are shown: altered bytes must not pass for numbers
     if not dump.shards("tokens"):
         raise InputError(
             f"{dump.path} holds no token rows yet; record something, or flush() a run in progress"
@@ -69,20 +84,20 @@ def high_entropy(
     repeated = (pl.col("flags") & int(Flag.DUPLICATE)) != 0
     nonfinite = ~repeated & ((pl.col("flags") & int(Flag.NONFINITE)) != 0)
     counts = rows.select(n_nonfinite=nonfinite.sum(), n_duplicate=repeated.sum()).collect().row(0, named=True)
-    order = ["entropy", *IDENTITY]
+    order = [column, *IDENTITY]
     ranked = (
         rows.filter(~nonfinite, ~repeated).sort(order, descending=[True, *([False] * len(IDENTITY))]).head(n)
     )
     best = ranked.collect(engine="streaming")
     lost = f" ({some})" if (some := left_out(counts)) else ""
-    verdict = f"{best.height} tokens of highest entropy, {told}{lost}{_range(best)}"
+    verdict = f"{best.height} tokens of highest {column}, {told}{lost}{_range(best[column])}"
     return TokenList(with_text(best, dump), verdict)
 
 
-def _range(best: pl.DataFrame) -> str:
-    if best.is_empty():
+def _range(descending: pl.Series) -> str:
+    if descending.is_empty():
         return ": none"
-    return f": {best['entropy'][0]:.3f} down to {best['entropy'][-1]:.3f} nats"
+    return f": {descending[0]:.3f} down to {descending[-1]:.3f} nats"
 
 
 def _selected(dump: Dump, phase: str | None, step: int | Literal["last"] | None) -> tuple[pl.LazyFrame, str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 from logitbox import cli
+from logitbox.dumps.dump import open_dump
 from logitbox.dumps.recorder import Recorder
 
 V, T, N = 40, 6, 12
@@ -145,7 +148,7 @@ def test_the_tables_are_whole_and_safe(dumps, capsys):
         (["{a}", "--against", "{b}", "--by", "step"], "--by is for one dump"),
         (["{a}", "--against", "{b}", "--tokens", "-1"], "Invalid value for '--tokens'"),
         (["{a}", "--step", "0"], "--step is of use with --against only"),
-        (["{a}", "--phase", "eval", "--tokens", "3"], "--phase and --tokens are of use with --against only"),
+        (["{a}", "--phase", "eval", "--step", "3"], "--phase and --step are of use with --against only"),
         (["{a}", "--against-step", "0"], "--against-step is of use with --against only"),
     ],
 )
@@ -205,3 +208,14 @@ def test_help_names_the_options_of_a_comparison(capsys):
         assert cli.run([command, "--help"]) == 0
         text = " ".join(capsys.readouterr().out.split())
         assert {"--against", "--step", "--against-step", "--phase"} <= set(re.findall(r"--[a-z-]+", text))
+
+
+def test_tokens_of_one_dump_are_those_of_highest_loss(dumps, capsys):
+    _, found = run_json(capsys, "explain", dumps["a"], "--tokens", "4")
+    assert len(found["tokens"]) == 4
+    nll = [row["nll"] for row in found["tokens"]]
+    tokens = open_dump(Path(dumps["a"])).tokens.filter(pl.col("phase") == "eval").collect()
+    last = tokens.filter(pl.col("step") == tokens["step"].max())
+    assert nll == last["nll"].sort(descending=True).head(4).to_list()
+    assert cli.run(["explain", str(dumps["a"]), "--tokens", "2"]) == 0
+    assert "2 tokens of highest nll" in capsys.readouterr().out
