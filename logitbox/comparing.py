@@ -14,9 +14,11 @@ _SUBSETS = 6
 
 def print_explanation(result: Explanation) -> None:
     """Classes that have tokens, then what they come down to, and whether both metrics are right."""
+    # These read the dump again, which may be damaged: an error must not come after half of the answer.
+    more = (result.parting, *map(str, result.certificates.values()))
     print_table(result.frame.filter(pl.col("n") > 0))
     print_verdict(str(result))
-    for line in (result.parting, *map(str, result.certificates.values())):
+    for line in more:
         if line:
             print_paragraph(line)
 

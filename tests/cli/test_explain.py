@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -219,3 +220,18 @@ def test_tokens_of_one_dump_are_those_of_highest_loss(dumps, capsys):
     assert nll == last["nll"].sort(descending=True).head(4).to_list()
     assert cli.run(["explain", str(dumps["a"]), "--tokens", "2"]) == 0
     assert "2 tokens of highest nll" in capsys.readouterr().out
+
+
+def test_a_damaged_shard_is_an_error_alone_even_where_the_tally_is_cached(tmp_path, dumps, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(dumps["a"], copy)
+    assert cli.run(["explain", str(copy)]) == 0
+    capsys.readouterr()
+    shard = min(copy.glob("tokens/*/*.parquet"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    shard.write_bytes(bytes(data))
+    assert cli.run(["explain", str(copy)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "damaged shard" in err
