@@ -175,12 +175,13 @@ RULES = {
         "logitbox.analysis",
         "logitbox.reports",
         "logitbox.cli",
+        "logitbox.commands",
         "logitbox.demo",
         "matplotlib",
         "sklearn",
     ),
-    "analysis": ("logitbox.reports", "logitbox.cli", "torch", "matplotlib", "jinja2"),
-    "reports": ("logitbox.cli", "logitbox.dumps.recorder", "torch"),
+    "analysis": ("logitbox.reports", "logitbox.cli", "logitbox.commands", "torch", "matplotlib", "jinja2"),
+    "reports": ("logitbox.cli", "logitbox.commands", "logitbox.dumps.recorder", "torch"),
 }
 
 
