@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= demo-out
+JOBS   ?= 2
 STAMP  := $(VENV)/.installed
 
 .PHONY: demo test lint format screenshot clean
@@ -21,7 +22,7 @@ demo: $(STAMP)        ## train a small model live, record it, build the report
 	$(BIN)/logitbox demo --out $(OUT)
 
 test: $(STAMP)        ## the whole suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(STAMP)        ## format, lint and types
 	$(BIN)/ruff format --check .
