@@ -6,6 +6,7 @@ import json
 import math
 import re
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -82,7 +83,7 @@ def _table(columns: Mapping[str, bool], title: str | None = None) -> Table:
     """An empty table; True for columns of numbers, which stand to the right."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name, is_number in columns.items():
-        table.add_column(Text(printable(name)), justify="right" if is_number else "left", overflow="fold")
+        table.add_column(Text(_lines(name)), justify="right" if is_number else "left", overflow="fold")
     return table
 
 
@@ -92,8 +93,54 @@ def print_table(frame: pl.DataFrame, title: str | None = None) -> None:
     if frame.schema.get("type") == pl.String:
         frame = frame.with_columns(pl.col("type").replace("", "(all)"))
     for row in frame.iter_rows():
-        table.add_row(*(Text(_cell(value)) for value in row))
+        table.add_row(*(Text(plain_cell(value)) for value in row))
     stdout_console().print(table)
+
+
+Cell = str | tuple[str, str]
+"""A value, or a value and what belongs to it: beside it, or below it where there is no room."""
+
+
+def print_cells(
+    columns: Mapping[str, bool], rows: Sequence[Sequence[Cell]], title: str | None = None
+) -> None:
+    """A table of texts that stays readable in a narrow terminal: headings wrap, pairs stand on two lines.
+
+    Args:
+        columns: heading, and whether it stands over numbers (to the right).
+        rows: cells as they are shown, one per column.
+        title: above the table.
+    """
+    console = stdout_console()
+    plain_rows = [[cell if isinstance(cell, str) else " ".join(cell).strip() for cell in row] for row in rows]
+    widths = _widths(columns, plain_rows)
+    if sum(widths) + 2 * len(widths) > console.width:
+        plain_rows = [[cell if isinstance(cell, str) else "\n".join(cell) for cell in row] for row in rows]
+        widths = _widths(columns, plain_rows)
+    headings = ["\n".join(textwrap.wrap(name, width)) for name, width in zip(columns, widths, strict=True)]
+    table = _table(dict(zip(headings, columns.values(), strict=True)), title)
+    for row in plain_rows:
+        table.add_row(*(Text(_lines(cell)) for cell in row))
+    console.print(table)
+
+
+def _widths(columns: Mapping[str, bool], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Of each column: its longest line, or the longest word of its heading."""
+    found = [max(map(len, name.split()), default=1) for name in columns]
+    for row in rows:
+        found = [max([width, *map(len, cell.split("\n"))]) for width, cell in zip(found, row, strict=True)]
+    return found
+
+
+def _lines(text: str) -> str:
+    """Printable text that keeps its own line breaks."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def print_small(text: str) -> None:
+    """A line below a table that tells how to read it, wrapped to the terminal."""
+    console = stdout_console()
+    console.print(Text(printable(text), style="dim"), width=min(console.width, 120))
 
 
 def print_metrics(frame: pl.DataFrame, headings: Mapping[str, str]) -> None:
@@ -118,7 +165,7 @@ def print_metrics(frame: pl.DataFrame, headings: Mapping[str, str]) -> None:
             table.add_row(Text(printable(heading), style="italic"))
             last = heading
         over = ["steps" if row["reduction"] == "step_mean" else "tokens"] if is_mixed else []
-        cells = [*(_cell(row[name]) for name in by), printable(row["key"]), *_estimate(row), *over]
+        cells = [*(plain_cell(row[name]) for name in by), printable(row["key"]), *_estimate(row), *over]
         table.add_row(*map(Text, cells))
     stdout_console().print(table)
     _print_reasons(frame)
@@ -134,8 +181,8 @@ def _estimate(row: Mapping[str, Any]) -> tuple[str, str, str]:
     if row["reduction"] == "count" and row["value"] is not None:
         return f"{row['value']:,.0f}", "", ""
     low, high = row["low"], row["high"]
-    interval = "" if low is None or high is None else f"{_cell(low)} – {_cell(high)}"
-    return _cell(row["value"]), interval, _cell(row["n"])
+    interval = "" if low is None or high is None else f"{plain_cell(low)} – {plain_cell(high)}"
+    return plain_cell(row["value"]), interval, plain_cell(row["n"])
 
 
 def _print_reasons(frame: pl.DataFrame) -> None:
@@ -149,7 +196,8 @@ def _print_reasons(frame: pl.DataFrame) -> None:
         console.print(Text(printable(told), style="dim"))
 
 
-def _cell(value: Any) -> str:
+def plain_cell(value: Any) -> str:
+    """A value as it stands in a table; null as –."""
     if value is None:
         return "–"
     if isinstance(value, float):

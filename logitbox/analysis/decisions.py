@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from logitbox.analysis.bins import count_table, ece_of, reliability_table
+from logitbox.analysis.bins import binned, count_table, ece_of, reliability_table
 from logitbox.analysis.results import Result
 from logitbox.analysis.slots import (
     Step,
@@ -100,6 +100,24 @@ class Decisions(Result):
     def ece(self, bins: int = 15) -> float | None:
         """Expected calibration error of these bins: Σ n/N · |accuracy − confidence|; None without decisions."""
         return ece_of(self.reliability(bins))
+
+    def classwise_ece(self, bins: int = 15) -> float | None:
+        """Mean over answers a of Σ_b n/N · |share of gold in a − mean P(a)|, in equal-width bins of P(a).
+
+        P(a) is renormalised among the answers; N are the slots whose session had the answer a, less those where no answer
+        has any mass. Answers that are never gold count, and gold of no answer counts against all. None without decisions.
+        """
+        errors: list[float] = []
+        for name in self.answers:
+            mass = pl.col(f"p_{name}")
+            known = self.frame.filter(mass.is_not_null() & (pl.col("prob_mass") > 0))
+            share = known.select(mass / pl.col("prob_mass")).to_series().to_numpy()
+            is_gold = known.select(pl.col("gt").eq_missing(pl.lit(name))).to_series().to_numpy()
+            place = binned(share, bins)[1]
+            if len(share):
+                gap = np.bincount(place, is_gold - share, minlength=bins)
+                errors.append(float(abs(gap).sum()) / len(share))
+        return sum(errors) / len(errors) if errors else None
 
     def histogram(self, bins: int = 20) -> pl.DataFrame:
         """How many decisions are how confident: per equal-width bin `low`, `high`, `n`, `right`, `wrong`."""

@@ -9,8 +9,8 @@ from typing import Literal
 
 import polars as pl
 
-from logitbox.analysis.leftout import left_out
 from logitbox.analysis.given import check_dump
+from logitbox.analysis.leftout import left_out
 from logitbox.analysis.results import Result
 from logitbox.dumps.dump import Dump
 from logitbox.dumps.flags import Flag

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from logitbox.errors import InputError
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -39,30 +36,61 @@ class Grid:
         """Number of bins."""
         return self.n_equal + self.n_fine
 
-    def locate(self, values: Float) -> Int:
-        """Bin of each value in [0, 1]. Exact with respect to `edges`."""
-        guess = np.clip((values * self.n_equal).astype(np.int64), 0, self.n_equal - 1)
-        edges = self.edges
-        guess -= values < edges[guess]  # the product is rounded; the edges decide
-        guess += (guess < self.n_equal - 1) & (values >= edges[np.minimum(guess + 1, self.n_equal - 1)])
-        last = guess == self.n_equal - 1
-        if self.n_fine and last.any():
-            inner = np.searchsorted(edges[self.n_equal - 1 : -1], values[last], side="right") - 1
-            guess[last] = self.n_equal - 1 + inner
-        return guess
+    @cached_property
+    def _is_plain(self) -> bool:
+        """Whether ⌊fl(value · n)⌋ is the equal bin of every float64: rounding is monotone, so edges and their neighbours tell."""
+        edges, k = self.edges[1 : self.n_equal], np.arange(1, self.n_equal)
+        return bool(((edges * self.n_equal >= k) & (np.nextafter(edges, 0.0) * self.n_equal < k)).all())
 
-    def coarsen(self, bins: NDArray[np.integer[Any]], n: int) -> Int:
-        """Bin numbers of this grid as those of `n` equal bins. Raises InputError unless n divides `n_equal`."""
-        if n < 1 or self.n_equal % n:
-            allowed = [d for d in range(1, 101) if self.n_equal % d == 0]
-            raise InputError(
-                f"bins is {n}; it must divide {self.n_equal}. Up to 100: {', '.join(map(str, allowed))}"
-            )
-        return np.minimum(bins, self.n_equal - 1).astype(np.int64) * n // self.n_equal
+    @cached_property
+    def _towards_one(self) -> Float:
+        """Lower edges of the bins that the last equal bin is split into, and an end that nothing reaches."""
+        return np.append(self.edges[self.n_equal - 1 : -1], np.inf)
+
+    def locate(self, values: Float, out: Int | None = None, scratch: Float | None = None) -> Int:
+        """Bin of each value in [0, 1]. Exact with respect to `edges`.
+
+        Args:
+            values: [n].
+            out: [n], where to put the answer; made if None.
+            scratch: [n], overwritten; made if None.
+        """
+        n = self.n_equal
+        values = np.asarray(values, dtype=np.float64)
+        product = np.multiply(values, float(n), out=scratch)
+        bins = np.empty(np.shape(values), dtype=np.int64) if out is None else out
+        np.copyto(bins, product, casting="unsafe")
+        if not self._is_plain:
+            self._settle(values, product, bins)
+        np.clip(bins, 0, n - 1, out=bins)
+        if self.n_fine:
+            last = np.flatnonzero(bins == n - 1)
+            bins[last] += self._inner(values[last])
+        return bins
+
+    def _settle(self, values: Float, product: Float, bins: Int) -> None:
+        """Correct, in place, bins of values whose product is so near a whole number that rounding may have crossed it."""
+        product -= np.rint(product)
+        np.abs(product, out=product)
+        near = np.flatnonzero(product <= self.n_equal * 2.0**-50)
+        if not len(near):
+            return
+        value, guess = values[near], np.clip(bins[near], 0, self.n_equal - 1)
+        guess -= value < self.edges[guess]
+        above = np.minimum(guess + 1, self.n_equal - 1)
+        guess += (guess < above) & (value >= self.edges[above])
+        bins[near] = guess
+
+    def _inner(self, values: Float) -> Int:
+        """Which part of the last equal bin: 1 − value is exact there, and its binary exponent is a guess within one."""
+        distance = (1.0 - values) * self.n_equal
+        inner = 1022 - ((distance.view(np.int64) - 1) >> 52)  # of 2^-j exactly: j
+        np.clip(inner, 0, self.n_fine, out=inner)
+        edges = self._towards_one
+        inner -= values < edges[inner]
+        inner += values >= edges[inner + 1]
+        return inner
 
 
 FINE = Grid(16_200, 30)
-"""Per phase and token type; 15, 10, 20 and 25 divide it, and confidences near 1 stay apart."""
-
-COARSE = Grid(300)
-"""Per step."""
+"""15, 10, 20 and 25 divide it, and confidences near 1 stay apart."""

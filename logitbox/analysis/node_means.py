@@ -10,16 +10,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from logitbox.analysis.convex import Known, Point, lowest
-from logitbox.analysis.scaling import COLUMNS
+from logitbox.analysis.convex import Known, Piece, Point, lowest, pieces
+from logitbox.analysis.scaling import COLUMNS, has_sums
 from logitbox.analysis.tail import NODES, Columns, log_sums
-from logitbox.dumps.spec import BETAS
 
 Read = Callable[[Sequence[str]], Iterable[Columns]]
 """Column names to chunks of rows with those of them that are there: `Choice.scan`, for one."""
 
+MEMBER = "member"
+"""Name under which membership of populations may travel with the rows: bool [rows, populations]."""
+
 ROUNDING = 1e-4
 """What float16 gaps may do to a bound of mean nll, in nats; measured: 2e-5."""
+
+SINGLE = 1e-6
+"""What float32 may do to an exact mean."""
+
+NO_TOKENS = "no token with a finite nll"
 
 _FOR_MEANS = COLUMNS[:6]
 ONE = NODES.index(1.0)
@@ -37,13 +44,17 @@ class NoFit:
 
 @dataclass(frozen=True)
 class Means:
-    """Exact means: `nll` at `NODES`, `uniform` at β = 0, and d nll/dβ = nll − entropy at β = 1."""
+    """Exact means of a population: `nll` at `NODES`, `uniform` at β = 0, and d nll/dβ = nll − entropy at β = 1.
+
+    Where `missing` tokens have no `lse_beta`, `nll` is right at β = 1 only.
+    """
 
     nll: list[float]
     uniform: float
     slope: float
     tokens: int
     left_out: int
+    missing: int = 0
 
     @property
     def bracket(self) -> tuple[float, float]:
@@ -55,14 +66,25 @@ class Means:
             return 1.0, 1.0
         return (NODES[ONE - 1], 1.0) if self.slope > 0 else (1.0, NODES[ONE + 1])
 
+    @property
+    def no_fit(self) -> NoFit | None:
+        """Why no temperature can be fitted; None if one can."""
+        if not self.tokens:
+            return NoFit(NO_TOKENS)
+        if self.missing:
+            return NoFit(
+                f"no lse_beta for {self.missing:,} of {self.tokens:,} tokens; "
+                'record with lse_beta="always", or in another phase than train'
+            )
+        return None
+
     def least_above(self, below: Sequence[Point], above: Sequence[Point]) -> float:
         """What the least mean cannot be under, given the means of every token's bounds at some β.
 
         Between two nodes the lower bound, the logarithm of sums of e^{linear in β}, is convex as well.
         """
-        exact = [(0.0, self.uniform), *zip(NODES, self.nll, strict=True)]
-        slope = (1.0, self.nll[ONE], self.slope)
-        of_mean = Known(exact, slope, [(x, y + ROUNDING) for x, y in above])
+        exact = self._exact
+        of_mean = self._known(above, ROUNDING)
         first, last = self.bracket
         found = [self.nll[ONE]] if first == last else []
         for a, b in pairwise(NODES):
@@ -72,32 +94,71 @@ class Means:
                 found.append(lowest(of_mean, widened, a, b))
         return min(found)
 
+    def pieces(
+        self,
+        below: Sequence[Point],
+        above: Sequence[Point],
+        rounding: float,
+        slack: Callable[[float, float], float] | None = None,
+    ) -> list[Piece]:
+        """Bounds of mean nll from below at every β of [0.25, 2].
 
-def means_of(read: Read) -> Means | NoFit:
-    """In one pass, which needs no gaps."""
-    sums, uniform, slope = np.zeros(len(NODES)), 0.0, 0.0
-    tokens = left_out = missing = 0
+        Args:
+            below: as for `least_above`.
+            above: likewise.
+            rounding: what both may err by.
+            slack: what `below` may be above mean nll by beyond that, between two places.
+        """
+        of_mean = self._known(above, rounding)
+        found: list[Piece] = []
+        for a, b in pairwise(NODES):
+            inside = {x: y for x, y in (*below, *self._exact) if a <= x <= b}
+            found += pieces(of_mean, [(x, y - rounding) for x, y in inside.items()], a, b, slack)
+        return found
+
+    @property
+    def _exact(self) -> list[Point]:
+        if self.missing:
+            return [(0.0, self.uniform), (1.0, self.nll[ONE])]
+        return [(0.0, self.uniform), *zip(NODES, self.nll, strict=True)]
+
+    def _known(self, above: Sequence[Point], rounding: float) -> Known:
+        slope = (1.0, self.nll[ONE], self.slope)
+        return Known(self._exact, slope, [(x, y + rounding) for x, y in above])
+
+
+def means_of(read: Read, populations: int = 1) -> list[Means]:
+    """Of every population, in one pass, which needs no gaps. Rows without `MEMBER` are of all of them."""
+    sums = np.zeros((len(NODES) + 2, populations))
+    tokens, left_out, missing = np.zeros((3, populations), dtype=np.int64)
     for columns in read(_FOR_MEANS):
         rows, dropped = finite(columns)
-        n = len(rows["nll"])
-        tokens, left_out = tokens + n, left_out + dropped
-        missing += n - _known(rows)
-        if missing:
-            continue
+        if dropped:
+            left_out += member_of(columns, populations).sum(axis=0) - member_of(rows, populations).sum(axis=0)
+        member = member_of(rows, populations)
+        known = has_sums(rows)
+        tokens += member.sum(axis=0)
+        missing += (~known[:, None] & member).sum(axis=0)
         nll = rows["nll"].astype(np.float64)
-        at_nodes = log_sums(rows) + np.array(NODES)[:, None] * (nll - rows["top_nll"])
+        at_nodes = np.zeros((len(NODES), len(nll)))
+        if known.any():
+            beyond = np.array(NODES)[:, None] * (nll - rows["top_nll"])
+            at_nodes = np.where(known, log_sums(rows) + beyond, 0.0)
         at_nodes[ONE] = nll
-        sums += at_nodes.sum(axis=1)
-        uniform += float(np.log(rows["n_finite"]).sum())
-        slope += float((nll - rows["entropy"]).sum())
-    if not tokens:
-        return NoFit("no token with a finite nll")
-    if missing:
-        return NoFit(
-            f"no lse_beta for {missing:,} of {tokens:,} tokens; "
-            'record with lse_beta="always", or in another phase than train'
-        )
-    return Means((sums / tokens).tolist(), uniform / tokens, slope / tokens, tokens, left_out)
+        others = np.stack([np.log(rows["n_finite"]), nll - rows["entropy"]])
+        values, weights = np.concatenate([at_nodes, others]), member.astype(np.float64)
+        # One population after the other, so that none depends on which others there are.
+        sums += np.stack([values @ weights[:, i] for i in range(populations)], axis=1)
+    n = np.maximum(tokens, 1)
+    return [
+        Means([*nodes], uniform, slope, int(tokens[i]), int(left_out[i]), int(missing[i]))
+        for i, (*nodes, uniform, slope) in enumerate((sums / n).T.tolist())
+    ]
+
+
+def member_of(columns: Columns, populations: int) -> NDArray[np.bool_]:
+    """[rows, populations], whether a row is of a population."""
+    return columns[MEMBER] if MEMBER in columns else np.ones((len(columns["nll"]), populations), dtype=bool)
 
 
 def finite(columns: Columns) -> tuple[Columns, int]:
@@ -105,9 +166,3 @@ def finite(columns: Columns) -> tuple[Columns, int]:
     keep: NDArray[Any] = np.isfinite(columns["nll"]) & np.isfinite(columns["top_nll"])
     dropped = len(keep) - int(keep.sum())
     return ({name: values[keep] for name, values in columns.items()} if dropped else columns), dropped
-
-
-def _known(columns: Columns) -> int:
-    """Rows with all of `lse_beta`."""
-    sums = columns.get("lse_beta")
-    return 0 if sums is None or sums.shape[1] < len(BETAS) else int(np.isfinite(sums).all(axis=1).sum())

@@ -1,4 +1,4 @@
-"""What a worker reads of one shard: the columns a tally needs, of supervised and visible rows."""
+"""What a worker reads of one shard: the columns an analysis needs, of supervised and visible rows."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ KEYS = ("phase", "dataset", "pass", "step", "epoch")
 
 _LISTS = ("top_ids", "top_gap")
 _RANKS = ("n_gt", "n_eq", "n_eq_before")
-_KEPT = "kept"
+KEPT = "kept"
+"""How many of the best ids a row has: no column, but told like one."""
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """Everything a worker needs to tally one shard; picklable."""
+    """Everything a worker needs to sum up one shard; picklable."""
 
     path: Path
     name: str
@@ -51,8 +52,13 @@ class ShardTask:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Key columns of the tally, without the token type."""
+        """Key columns, without the token type."""
         return (*KEYS, *self.by)
+
+    @property
+    def options(self) -> str:
+        """What else the sums depend on, in words; "" by default. Part of the name of the cached result."""
+        return "" if self.thresholds == DEFAULT else repr(self.thresholds)
 
 
 @dataclass(frozen=True)
@@ -61,21 +67,31 @@ class ShardRows:
 
     Attributes:
         keys: the key columns.
-        columns: as `definitions.rows.Rows` takes them, and `kept`, how many of the best ids were recorded.
+        columns: as `definitions.rows.Rows` takes them, and `kept`, how many of the best ids were recorded, if it was
+            asked for.
     """
 
     keys: pl.DataFrame
     columns: dict[str, Array]
 
 
-def read_rows(task: ShardTask) -> ShardRows:
+def tally_columns(spec: RecordSpec) -> list[str]:
+    """Columns that a tally reads."""
+    return list(dict.fromkeys([*needed_columns(spec), *NEEDS, KEPT]))
+
+
+def read_rows(task: ShardTask, needed: Sequence[str]) -> ShardRows:
     """Read one shard.
+
+    Args:
+        task: which, and its keys.
+        needed: columns of `tokens` beside keys and `sample`; `KEPT` counts the recorded ids of every row.
 
     Raises:
         DamagedDumpError: the file is gone, its bytes are not those that were written, or it lacks a column.
     """
-    table = _table(task)
-    missing = [name for name in _needed(task.spec) if name not in table.column_names]
+    table = _table(task, needed)
+    missing = [name for name in needed if name not in table.column_names]
     if missing:
         raise DamagedDumpError(
             f"shard {task.name} has no column {missing[0]!r}, which its session.json says was recorded; "
@@ -94,16 +110,16 @@ def read_rows(task: ShardTask) -> ShardRows:
         gaps = gaps[kept.to_numpy()] if gaps is not None else None
     if task.lookup is not None:
         frame = frame.join(task.lookup, on=["sample", "dataset"], how="left", maintain_order="left")
-    absent = [pl.lit(None).alias(name) for name in task.by if name not in frame.columns]
+    absent = [pl.lit(None).alias(name) for name in task.keys if name not in frame.columns]
     frame = frame.with_columns(absent)
-    measured = ["sample", "top_1", _KEPT, *_needed(task.spec)]
+    measured = ["sample", "top_1", *needed]
     columns = {name: _values(frame[name]) for name in measured if name in frame.columns}
     if gaps is not None:
         columns["top_gap"] = gaps
     return ShardRows(frame.select(task.keys), columns)
 
 
-def _table(task: ShardTask) -> pa.Table:
+def _table(task: ShardTask, needed: Sequence[str]) -> pa.Table:
     """The wanted columns, after a check of all bytes.
 
     pyarrow, because polars takes three times as long for the one column of lists.
@@ -119,15 +135,14 @@ def _table(task: ShardTask) -> pa.Table:
             f"shard {task.name} is altered: its checksum differs from the journal's. `logitbox verify` lists all such"
         )
     file = pq.ParquetFile(pa.BufferReader(data))
-    wanted = dict.fromkeys([*task.keys, "sample", *_needed(task.spec)])
+    wanted = dict.fromkeys([*task.keys, "sample", "flags", *needed])
+    if task.hidden_from is not None:
+        wanted |= dict.fromkeys(("phase", "step"))
+    if task.lookup is not None:
+        wanted |= {"dataset": None}
     # A by-column may be one that only other sessions recorded.
     table = file.read([name for name in wanted if name in file.schema_arrow.names], use_threads=False)
-    return table.append_column(_KEPT, pa.array(_kept(file, task.spec.k)))
-
-
-def _needed(spec: RecordSpec) -> list[str]:
-    """Columns of `tokens` that a tally reads."""
-    return list(dict.fromkeys([*needed_columns(spec), *NEEDS]))
+    return table.append_column(KEPT, pa.array(_kept(file, task.spec.k))) if KEPT in needed else table
 
 
 def _kept(file: pq.ParquetFile, k: int) -> Int:

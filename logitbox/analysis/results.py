@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-@dataclass(frozen=True, eq=False)  # frames have no plain equality
-class Result:
-    """Base of all results.
+class Shown:
+    """How results are shown: as a table, a figure, a line of text.
 
     Attributes:
         frame: the numbers.
@@ -45,3 +44,11 @@ class Result:
         with pl.Config(tbl_rows=30, fmt_str_lengths=60, tbl_hide_dataframe_shape=True):
             table = self.frame._repr_html_()  # pyright: ignore[reportPrivateUsage] (Jupyter's own protocol)
         return f"<p><b>{html.escape(self.verdict)}</b></p>{table}"
+
+
+@dataclass(frozen=True, eq=False)  # frames have no plain equality
+class Result(Shown):
+    """Base of all results that hold their table; see `Shown`."""
+
+    frame: pl.DataFrame
+    verdict: str

@@ -109,7 +109,7 @@ class Units:
         code, unit = compress(cluster * n_kinds + kind, len(cell_of_cluster) * n_kinds)
         count = len(code)
         n = np.bincount(unit, minlength=count).astype(np.float64)
-        sums: list[Float] = [_weighted(unit, value, count) for value in values]
+        sums: list[Float] = [added(unit, value, count) for value in values]
         sums += [n * share[code % n_kinds] for share in shares.T]
         return cls(
             cell=cell_of_cluster[code // n_kinds],
@@ -155,33 +155,6 @@ def _added(values: Float, start: Int) -> Float:
     return np.add.reduceat(values, start, axis=0) if len(start) else values[:0]
 
 
-@dataclass(frozen=True)
-class Bins:
-    """A sparse histogram: `wide` is the key, then the bin, then the sums over its tokens."""
-
-    wide: Int
-    bin: Int
-    n: Int
-    confidence: Float
-    correct: Float
-
-    def over(self, chosen: Mask, n_wide: int, n_bins: int) -> Bins:
-        """The chosen entries, those of the same key and bin added up."""
-        code = self.wide[chosen] * n_bins + self.bin[chosen]
-        parts = (self.n[chosen], self.confidence[chosen], self.correct[chosen])
-        return add_bins(code, n_wide, n_bins, *parts)
-
-
-def add_bins(
-    code: Int, n_wide: int, n_bins: int, n: Int | None, confidence: NDArray[Any], correct: NDArray[Any]
-) -> Bins:
-    """Add up entries with equal code = wide · n_bins + bin; `n` is 1 each if None."""
-    distinct, index = compress(code, n_wide * n_bins)
-    sums = [_weighted(index, w, len(distinct)) for w in (confidence, correct)]
-    count = np.bincount(index, weights=n, minlength=len(distinct)).astype(np.int64)
-    return Bins(distinct // n_bins, distinct % n_bins, count, sums[0], sums[1])
-
-
-def _weighted(index: Int, values: NDArray[Any], count: int) -> Float:
+def added(index: Int, values: NDArray[Any], count: int) -> Float:
     """Σ values per index, added in row order."""
     return np.bincount(index, weights=values, minlength=count).astype(np.float64, copy=False)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from logitbox.analysis.moments import mixture, two_gaps
 from logitbox.dumps.spec import BETAS
 
 Float = NDArray[np.float64]
@@ -30,7 +31,7 @@ NODES = tuple(sorted((*BETAS, 1.0)))
 KNOTS = (0.0, *NODES)
 ONE = KNOTS.index(1.0)
 
-_FAR = np.float32(1e4)
+FAR = np.float32(1e4)
 """Gaps of this size and above, and missing ones: e^{−βg} is exactly 0 at every node."""
 _NOTHING = -1e4
 """ln of an empty tail, finite because it is multiplied by weights of either sign."""
@@ -53,12 +54,14 @@ class Tail:
         last: the largest gap of each row, [rows].
         logs: ln t at `KNOTS`, [7, rows].
         slope: of ln t at β = 1, [rows].
+        pair: (part, distance) of `moments.two_gaps` for the rest, [rows] each.
     """
 
     gaps: Single
     last: Float
     logs: Float
     slope: Float
+    pair: tuple[Float, Float]
 
     def top(self, beta: float) -> Float:
         """Σ_top e^{−βg}, [rows], to 3e-7 of it."""
@@ -67,7 +70,7 @@ class Tail:
         return (weights @ np.ones(weights.shape[1], np.float32)).astype(np.float64)
 
     def rest(self, beta: float) -> tuple[Float, Float, Float]:
-        """(estimate, low, high) of t(β), [rows]: the polynomial; extended chords and tangent; the chord."""
+        """(estimate, low, high) of t(β), [rows]: the polynomial; extended chords and tangent; chord and `moments`."""
         j = min(int(np.searchsorted(KNOTS, beta, side="right")) - 1, len(KNOTS) - 2)
         high = np.minimum(self._chord(j, beta), self.logs[j] - (beta - KNOTS[j]) * self.last)
         low = self.logs[j + 1] + (KNOTS[j + 1] - beta) * self.last
@@ -76,6 +79,8 @@ class Tail:
         if j + 2 < len(KNOTS):
             low = np.maximum(low, self._chord(j + 1, beta))
         if ONE in {j, j + 1}:
+            spread = (1 - beta) * self.last + np.log(mixture(*self.pair, beta))
+            high = np.minimum(high, self.logs[ONE] + spread)
             low = np.maximum(low, self.logs[ONE] + (beta - 1) * self.slope)
         low = np.minimum(low, high)  # rounding can put them the wrong way round
         weights = _weights(beta)
@@ -90,10 +95,10 @@ class Tail:
 
 def tail_of(columns: Columns) -> Tail:
     """From top_nll, lse, entropy, n_finite, top_gap, tail_mass and lse_beta."""
-    gaps = _gaps(columns["top_gap"])
+    gaps = gaps_of(columns["top_gap"])
     top, top_slope = _top_at_nodes(gaps)
     top_nll, mass = (columns[name].astype(np.float64) for name in ("top_nll", "tail_mass"))
-    count, last = _ends(gaps)
+    count, last = ends_of(gaps)
     outside = columns["n_finite"] - count
     empty = ~((mass > 0) & (outside > 0))
     with np.errstate(all="ignore"):  # rounding can leave less than nothing of a tail: NaN, bounded below
@@ -103,7 +108,10 @@ def tail_of(columns: Columns) -> Tail:
         slope = (top_slope - whole_slope) / np.exp(logs[ONE])
     last = np.where(empty, 0.0, last)
     logs[:, empty], slope[empty] = _NOTHING, 0.0
-    return Tail(gaps, last, *_convex(logs, slope, last))
+    logs, slope = _convex(logs, slope, last)
+    excess = np.maximum(-slope - last, 0.0)
+    pair = two_gaps(excess, np.maximum(logs[0] - logs[ONE] - last, excess))
+    return Tail(gaps, last, logs, slope, pair)
 
 
 def _convex(logs: Float, slope: Float, last: Float) -> tuple[Float, Float]:
@@ -125,9 +133,10 @@ def _cut(values: Float, low: Float, high: Float) -> Float:
     return np.maximum(np.minimum(np.fmax(values, low), high), low)
 
 
-def _gaps(column: NDArray[Any]) -> Single:
+def gaps_of(column: NDArray[Any]) -> Single:
+    """Gaps as float32; `FAR` where there is none."""
     if column.dtype != np.float16:
-        return np.fmin(column.astype(np.float32), _FAR)
+        return np.fmin(column.astype(np.float32), FAR)
     bits = np.ascontiguousarray(column).view(np.uint16)
     found = np.empty(bits.shape, np.float32)
     return _float16_values().take(bits, out=found, mode="wrap")  # a third of the time of astype
@@ -135,17 +144,17 @@ def _gaps(column: NDArray[Any]) -> Single:
 
 @lru_cache(maxsize=1)
 def _float16_values() -> Single:
-    """The gap that each float16 bit pattern stands for; `_FAR` for NaN and infinity."""
+    """The gap that each float16 bit pattern stands for; `FAR` for NaN and infinity."""
     values = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
-    return np.fmin(values, _FAR)
+    return np.fmin(values, FAR)
 
 
-def _ends(gaps: Single) -> tuple[NDArray[np.int64], Float]:
+def ends_of(gaps: Single) -> tuple[NDArray[np.int64], Float]:
     """(number of gaps, largest gap) of each row."""
     rows, k = gaps.shape
-    if k and (gaps[:, -1] < _FAR).all():  # gaps do not fall: all lists are full
+    if k and (gaps[:, -1] < FAR).all():  # gaps do not fall: all lists are full
         return np.full(rows, k), gaps[:, -1].astype(np.float64)
-    there = gaps < _FAR
+    there = gaps < FAR
     return there.sum(axis=1), np.max(gaps, axis=1, where=there, initial=0.0).astype(np.float64)
 
 

@@ -7,7 +7,7 @@ number of cells, never by the number of tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,18 +16,13 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from logitbox.analysis.histogram import COARSE, FINE, Grid
 from logitbox.analysis.meanings import fingerprint
-from logitbox.analysis.populations import is_internal, masks, quantities
-from logitbox.analysis.reading import ShardTask, codes, read_rows
-from logitbox.analysis.sums import Bins, CellSums, Classes, Units, add_bins
+from logitbox.analysis.populations import masks, quantities
+from logitbox.analysis.reading import ShardTask, codes, read_rows, tally_columns
+from logitbox.analysis.sums import CellSums, Classes, Units
 from logitbox.dumps.definitions.rows import Rows
 from logitbox.dumps.definitions.tokens import duplicate, finite, type_names
 from logitbox.dumps.spec import RecordSpec
-
-HISTOGRAM_SUMS = ("n", "confidence", "correct")
-_AT_ONCE = 16
-"""Tallies merged at a time: few enough to bound memory, enough to do it seldom."""
 
 Int = NDArray[np.int64]
 
@@ -41,18 +36,14 @@ class Tally:
             `n_nonfinite` and `n_duplicate` left out (a duplicate counts there only), `clusters` samples, `nn` = Σ nᵢ² over samples, and for every quantity x the
             columns `x` = Σx, `x:xx` = Σ xᵢ² and `x:xn` = Σ xᵢ nᵢ (xᵢ a sample's sum), from which clustered
             intervals follow. Null where the session did not record the quantity.
-        fine: confidence histogram per phase, dataset and type, sparse: `bin`, `n`, `confidence`, `correct`.
-        coarse: the same per step, on the coarse grid.
     """
 
     cells: pl.DataFrame
-    fine: pl.DataFrame
-    coarse: pl.DataFrame
 
 
 def tally_shard(task: ShardTask) -> Tally:
     """Tally one shard. Raises DamagedDumpError if its bytes are not those that were written."""
-    shard = read_rows(task)
+    shard = read_rows(task, tally_columns(task.spec))
     cell, cells = codes(shard.keys, task.keys)
     rows = Rows(shard.columns, task.spec)
     member = masks(rows)
@@ -73,18 +64,7 @@ def tally_shard(task: ShardTask) -> Tally:
     units = Units.of(cell, columns["sample"], kind, is_type, list(values.values()))
     names = [*values, *(f"is_{name}" for name in types)]
     sums = [units.over(classes.member[units.kind, p]) for p in range(len(member))]
-    fine_bin = FINE.locate(values["confidence"])
-    counted = (values["confidence"], values["correct"])
-    shown = [name for name in member if not is_internal(name)]  # they come first
-    histograms: list[pl.DataFrame] = []
-    for grid, bins, (wide_of_cell, wide) in (
-        (FINE, fine_bin, codes(cells, ("phase", "dataset"))),
-        (COARSE, _coarse(fine_bin), (np.arange(len(cells)), cells)),
-    ):
-        code = (wide_of_cell[cell] * len(classes) + kind) * grid.n_bins + bins
-        entries = add_bins(code, len(wide) * len(classes), grid.n_bins, None, *counted)
-        histograms.append(_histogram_frame(entries, wide, grid, shown, classes))
-    return Tally(_cells_frame(cells, task.spec, list(member), names, sums, lost), *histograms)
+    return Tally(_cells_frame(cells, task.spec, list(member), names, sums, lost))
 
 
 def _lost(cell: Int, n_cells: int, classes: Classes, kind: Int) -> Int:
@@ -132,32 +112,6 @@ def _cells_frame(
     return cells[cell.tolist()].with_columns(spec, types).hstack(values)
 
 
-def _coarse(fine_bin: Int) -> Int:
-    return FINE.coarsen(fine_bin, COARSE.n_equal)
-
-
-def _histogram_frame(
-    entries: Bins, wide: pl.DataFrame, grid: Grid, populations: Sequence[str], classes: Classes
-) -> pl.DataFrame:
-    """Entries whose `wide` is key · classes + class, as rows per key, population and bin."""
-    key, kind = entries.wide // max(len(classes), 1), entries.wide % max(len(classes), 1)
-    keyed = Bins(key, entries.bin, entries.n, entries.confidence, entries.correct)
-    parts = [keyed.over(classes.member[kind, p], len(wide), grid.n_bins) for p in range(len(populations))]
-    sizes = [len(part.bin) for part in parts]
-    types = np.repeat(np.arange(len(populations)), sizes)
-    return wide[np.concatenate([part.wide for part in parts]).tolist()].hstack(
-        pl.DataFrame(
-            {
-                "type": pl.Series(list(populations), dtype=pl.String).gather(types),
-                "bin": np.concatenate([part.bin for part in parts]),
-                "n": np.concatenate([part.n for part in parts]),
-                "confidence": np.concatenate([part.confidence for part in parts]),
-                "correct": np.concatenate([part.correct for part in parts]),
-            }
-        )
-    )
-
-
 def merge_frames(frames: Sequence[pl.DataFrame], sums: Sequence[str] | None = None) -> pl.DataFrame:
     """Add up rows with equal keys, in the order given.
 
@@ -184,41 +138,6 @@ def _add(column: pl.Series, code: Int, count: int) -> pl.Series:
     return series.set(pl.Series(unknown), None)
 
 
-def merge_bins(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """`merge_frames` for histograms: the keys come in long runs, so that only the bins need sorting."""
-    whole = pl.concat(frames, how="vertical_relaxed")
-    keys = [name for name in whole.columns if name not in ("bin", *HISTOGRAM_SUMS)]
-    key, distinct = codes(whole, keys)
-    n_bins = int(whole["bin"].max() or 0) + 1  # pyright: ignore[reportArgumentType] (bins are integers)
-    code = key * n_bins + whole["bin"].to_numpy()
-    added = add_bins(code, len(distinct), n_bins, *(whole[name].to_numpy() for name in HISTOGRAM_SUMS))
-    values = {"bin": added.bin, "n": added.n, "confidence": added.confidence, "correct": added.correct}
-    return distinct[added.wide.tolist()].hstack(pl.DataFrame(values))
-
-
 def merge(tallies: Sequence[Tally]) -> Tally:
     """The tally of all shards together; give them in recording order."""
-    return Tally(
-        merge_frames([tally.cells for tally in tallies]),
-        merge_bins([tally.fine for tally in tallies]),
-        merge_bins([tally.coarse for tally in tallies]),
-    )
-
-
-def merge_all(tallies: Iterable[Tally]) -> Tally:
-    """`merge` of any number of tallies, of which only a few are held at a time.
-
-    Which are added first depends on their number and order alone, so the result does not depend on who made them.
-    """
-    levels: list[list[Tally]] = []
-    for tally in tallies:
-        carried, level = tally, 0
-        while True:
-            if level == len(levels):
-                levels.append([])
-            levels[level].append(carried)
-            if len(levels[level]) < _AT_ONCE:
-                break
-            carried, levels[level] = merge(levels[level]), []
-            level += 1
-    return merge([tally for level in reversed(levels) for tally in level])
+    return Tally(merge_frames([tally.cells for tally in tallies]))

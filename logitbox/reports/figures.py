@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import singledispatch
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from matplotlib.axes import Axes
 
-from logitbox.analysis.calibration import Calibration
+from logitbox.analysis.calibration.dumped import CalibrationTable
+from logitbox.analysis.calibration.result import Calibration
 from logitbox.analysis.decisions import Decisions
 from logitbox.analysis.entropy import TokenList
 from logitbox.analysis.explain import Explanation
 from logitbox.analysis.flips import Flips
 from logitbox.analysis.metrics import Metrics
 from logitbox.analysis.pairs.comparison import Comparison
+from logitbox.analysis.populations import ALL
 from logitbox.errors import InputError
 from logitbox.reports.bars import (
     FLIP_COLORS,
@@ -37,9 +39,21 @@ from logitbox.reports.decisions import (
     prepare_evolution,
 )
 from logitbox.reports.density import draw_density, prepare_density
+from logitbox.reports.diagram_cumulative import draw_cumulative, prepare_cumulative
+from logitbox.reports.diagram_steps import draw_steps, prepare_steps
+from logitbox.reports.diagram_types import draw_types, prepare_types, size_of
 from logitbox.reports.parts import ExplanationKind, draw_parts, prepare_class_curves, prepare_parts
-from logitbox.reports.reliability import draw_reliability, prepare_reliability
+from logitbox.reports.reliability import (
+    DIAGRAM,
+    draw_reliability,
+    picked,
+    prepare_reliability,
+    reliability_of,
+)
 from logitbox.reports.style import SQUARE, TALL, WIDE, canvas
+
+CalibrationKind = Literal["reliability", "cumulative"]
+TableKind = Literal["reliability", "cumulative", "types", "steps"]
 
 
 @singledispatch
@@ -50,7 +64,8 @@ def draw(result: object, ax: Axes | None = None, **options: Any) -> Axes:
         result: what an analysis returned.
         ax: where to draw, in the style in force; by default a new figure (`ax.figure`) that pyplot need not
             know of.
-        options: by type of result. Calibration and Explanation: `phase`, `token_type` and by-columns;
+        options: by type of result. Calibration: `kind` ("reliability" or "cumulative"); CalibrationTable also "types"
+            (all types side by side) and "steps" (needs by="step"), `phase`, `token_type` and by-columns, as Explanation;
             Metrics: `keys`; Flips: `which` ("rates" or "masses"); TokenList: `n`; Decisions: `kind` ("evolution",
             "calibration" or "histogram") and `bins`; Explanation also `kind` ("parts", "density" with `phase`, `step` and
             `dataset`, or "steps" with `phase` and `dataset`); Comparison: `kind` ("cells", "reversal", "density").
@@ -64,11 +79,58 @@ def draw(result: object, ax: Axes | None = None, **options: Any) -> Axes:
 
 
 @draw.register(Calibration)
-def _calibration(result: Calibration, ax: Axes | None = None, **options: Any) -> Axes:
-    data = prepare_reliability(result, **options)
-    with canvas(ax, SQUARE) as axes:
+def _calibration(result: Calibration, ax: Axes | None = None, kind: CalibrationKind = "reliability") -> Axes:
+    _check_kind(kind, CalibrationKind, "a calibration")
+    if kind == "cumulative":
+        residual = prepare_cumulative(result)
+        with canvas(ax, TALL) as axes:
+            draw_cumulative(axes, residual)
+            return axes
+    data = reliability_of(result)
+    with canvas(ax, DIAGRAM) as axes:
         draw_reliability(axes, data)
         return axes
+
+
+@draw.register(CalibrationTable)
+def _calibration_table(
+    result: CalibrationTable, ax: Axes | None = None, kind: TableKind = "reliability", **options: Any
+) -> Axes:
+    _check_kind(kind, TableKind, "a calibration of a dump")
+    if kind == "types":
+        panels = prepare_types(result, **options)
+        with canvas(ax, size_of(len(panels))) as axes:
+            draw_types(axes, panels)
+            return axes
+    if kind == "steps":
+        steps = prepare_steps(result, **options)
+        with canvas(ax, WIDE) as axes:
+            draw_steps(axes, steps)
+            return axes
+    if kind == "cumulative":
+        return _cumulative_of(result, ax, **options)
+    data = prepare_reliability(result, **options)
+    with canvas(ax, DIAGRAM) as axes:
+        draw_reliability(axes, data)
+        return axes
+
+
+def _cumulative_of(
+    result: CalibrationTable,
+    ax: Axes | None,
+    phase: str | None = None,
+    token_type: str = ALL,
+    **where: Any,
+) -> Axes:
+    residual = prepare_cumulative(*picked(result, phase, token_type, where))
+    with canvas(ax, TALL) as axes:
+        draw_cumulative(axes, residual)
+        return axes
+
+
+def _check_kind(kind: str, kinds: Any, what: str) -> None:
+    if kind not in get_args(kinds):
+        raise InputError(f"kind is {kind!r}; {what} has {', '.join(get_args(kinds))}")
 
 
 @draw.register(Metrics)
@@ -107,8 +169,7 @@ def _tokens(result: TokenList, ax: Axes | None = None, n: int = 20) -> Axes:
 def _explanation(
     result: Explanation, ax: Axes | None = None, kind: ExplanationKind = "parts", **options: Any
 ) -> Axes:
-    if kind not in get_args(ExplanationKind):
-        raise InputError(f"kind is {kind!r}; an explanation has {', '.join(get_args(ExplanationKind))}")
+    _check_kind(kind, ExplanationKind, "an explanation")
     if kind == "density":
         density = prepare_density(result.choice(**options), result.thresholds)
         with canvas(ax, TALL) as axes:

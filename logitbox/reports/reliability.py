@@ -1,4 +1,4 @@
-"""The reliability diagram: accuracy against confidence, bin by bin, and where the tokens are."""
+"""The reliability diagram: accuracy against confidence, bin by bin and as lines, and where the tokens are."""
 
 from __future__ import annotations
 
@@ -9,33 +9,76 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from logitbox.analysis.calibration import Calibration
+from logitbox.analysis.calibration import corp, smooth
+from logitbox.analysis.calibration.dumped import CalibrationTable
+from logitbox.analysis.calibration.result import Calibration
 from logitbox.analysis.populations import ALL
-from logitbox.reports.selection import pick, rows_of
-from logitbox.reports.style import BLUE, VERMILLION, FreeAxes, text_color
+from logitbox.errors import InputError
+from logitbox.reports.diagram_lines import MAX_POINTS, simplified
+from logitbox.reports.selection import chosen
+from logitbox.reports.style import BLUE, GREEN, VERMILLION, FreeAxes, text_color
+from logitbox.reports.texts import drawable, shorten
 
 Float = NDArray[np.float64]
-_FIXED = ("phase", "type", "bin", "low", "high", "n", "accuracy", "confidence", "gap", "ece", "mce")
+Line = tuple[Float, Float]
+
+DIAGRAM = (3.1, 3.5)
+"""Size of a figure, inches."""
+
+_MESH = 400
+"""Places where the smooth line is computed, before all but a few are left out."""
+
+_TICKS, _TICK_LABELS = (0, 0.25, 0.5, 0.75, 1), ("0", "0.25", "0.5", "0.75", "1")
+
+_NEARBY = 10
+"""Tokens within the reach of the kernel that a place of the smooth line needs."""
+
+_MOST_RUNS = 10
+"""Unbroken parts of the smooth line, the longest ones."""
+
+_LONGEST = 38
+"""Characters of the line below a title."""
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """One reliability table, bins that have tokens only."""
+    """One reliability table, bins that have tokens only, and lines through it.
+
+    Attributes:
+        low, high, n, accuracy, confidence: per bin.
+        accuracy_low, accuracy_high: 95 % interval of a bin's accuracy; NaN where none is known.
+        ece: calibration error, and its 95 % interval, if known.
+        total: tokens.
+        where: what they are, in words.
+        corp: (confidence, accuracy after the best monotone recalibration).
+        smooth: (confidence, smoothed accuracy), where there are tokens nearby.
+    """
 
     low: Float
     high: Float
     n: Float
     accuracy: Float
     confidence: Float
+    accuracy_low: Float
+    accuracy_high: Float
     ece: float
+    ece_interval: tuple[float, float] | None
     total: int
     where: str
+    corp: Line
+    smooth: Line
+
+    @property
+    def error(self) -> str:
+        """ECE with its interval."""
+        interval = "" if self.ece_interval is None else " [{:.4f}, {:.4f}]".format(*self.ece_interval)
+        return f"ECE {self.ece:.4f}{interval}"
 
 
 def prepare_reliability(
-    result: Calibration, phase: str | None = None, token_type: str = ALL, **where: Any
+    result: CalibrationTable, phase: str | None = None, token_type: str = ALL, **where: Any
 ) -> Reliability:
-    """The table of one phase and token type.
+    """The diagram of one phase and token type.
 
     Args:
         result: a calibration.
@@ -46,54 +89,159 @@ def prepare_reliability(
     Raises:
         InputError: nothing matches.
     """
-    rows, keys = pick(result.frame, _FIXED, phase, token_type, where)
-    table = rows_of(result.table, keys).sort("bin")
-    low, high, n, accuracy, confidence = (
-        table[name].to_numpy().astype(np.float64) for name in ("low", "high", "n", "accuracy", "confidence")
-    )
+    found, told = picked(result, phase, token_type, where)
+    return reliability_of(found, told)
+
+
+def picked(
+    result: CalibrationTable, phase: str | None, token_type: str, where: dict[str, Any]
+) -> tuple[Calibration, str]:
+    """The calibration of one phase, type and value of each by-column, and what it is of, in words."""
+    _, keys = chosen(result.frame, phase, token_type, where)
+    by = {name: value for name, value in keys.items() if name not in ("phase", "type")}
+    found = result.of(keys["phase"], keys["type"], **by)
+    return found, told_of(keys)
+
+
+def told_of(keys: dict[str, Any]) -> str:
+    """Values of by-columns in words: `eval · coord · step 8`."""
     by = (f"{name} {value}" for name, value in keys.items() if name not in ("phase", "type") and value != "")
-    told = " · ".join(part for part in (keys["phase"], keys["type"], *by) if part)
-    return Reliability(low, high, n, accuracy, confidence, float(rows["ece"][0]), int(rows["n"][0]), told)
+    return " · ".join(part for part in (keys["phase"], keys["type"], *by) if part)
 
 
-def draw_reliability(ax: Axes, data: Reliability) -> None:
-    """Bars of accuracy, hatched gaps up or down to the mean confidence, a strip of token counts on top."""
-    ink = text_color()
-    width = data.high - data.low
-    ax.bar(data.low, data.accuracy, width * 0.94, align="edge", color=BLUE, alpha=0.85, label="accuracy")
-    ax.bar(
-        data.low,
-        data.confidence - data.accuracy,
-        width * 0.94,
-        bottom=data.accuracy,
-        align="edge",
-        facecolor="none",
-        edgecolor=VERMILLION,
-        hatch="////",
-        linewidth=0.8,
-        label="gap to mean confidence",
+def reliability_of(found: Calibration, where: str | None = None) -> Reliability:
+    """The diagram of a calibration.
+
+    Raises:
+        InputError: it has no tokens.
+    """
+    if not found.n:
+        raise InputError(f"there is nothing to draw ({found}); choose other tokens")
+    names = ("low", "high", "n", "accuracy", "confidence", "accuracy_low", "accuracy_high")
+    columns = (found.table[name].cast(float).fill_null(float("nan")).to_numpy() for name in names)
+    return Reliability(
+        *columns,
+        ece=found.value("ece") or 0.0,
+        ece_interval=found.interval("ece"),
+        total=found.n,
+        where=found.of if where is None else where,
+        corp=simplified(*corp.curve(found.evidence)),
+        smooth=_smooth(found),
     )
-    ax.plot([0, 1], [0, 1], color=ink, linestyle=(0, (3, 2)), linewidth=0.9)
-    ax.set_xlim(0, 1)
-    ax.set_ylim(0, 1)
+
+
+def _smooth(found: Calibration) -> Line:
+    """The smoothed accuracy where there are tokens nearby, with gaps (NaN) where it would be made up."""
+    x, y, density = smooth.smooth_curve(found.evidence, points=_MESH)
+    reach = np.sqrt(2 * np.pi) * max(smooth.bandwidth(found.evidence), 1 / _MESH)
+    table = found.evidence.table
+    known = (
+        (density * reach * found.n >= _NEARBY) & (x >= table.mean[0]) & (x <= table.mean[-1]) & np.isfinite(y)
+    )
+    runs = np.flatnonzero(np.diff(known.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
+    kept = sorted(sorted(runs.tolist(), key=lambda run: run[0] - run[1])[:_MOST_RUNS])
+    most = MAX_POINTS // max(len(kept), 1) - 1
+    pieces: list[Line] = []
+    for start, end in kept:
+        if end - start > 1:
+            pieces += [simplified(x[start:end], y[start:end], most), (np.full(1, np.nan), np.full(1, np.nan))]
+    if not pieces:
+        return np.zeros(0), np.zeros(0)
+    joined = [np.concatenate(parts) for parts in zip(*pieces[:-1], strict=True)]
+    return joined[0], joined[1]
+
+
+def draw_reliability(ax: Axes, data: Reliability, *, legend: bool = True) -> None:
+    """Accuracy of bins with whiskers, both lines, the diagonal, and a strip of token counts on top.
+
+    Args:
+        ax: where.
+        data: what.
+        legend: False where the text around tells what the lines are.
+    """
+    is_own = isinstance(ax, FreeAxes)
+    if is_own:
+        _draw_grid(ax)
+    draw_bins(ax, data)
     ax.set_xlabel("confidence, p(arg-max)")
     ax.set_ylabel("accuracy")
-    ece, total = f"ECE {data.ece:.4f}", f"{data.total:,} tokens"
-    if isinstance(ax, FreeAxes):
-        ax.set_title(f"{ece} · {total}", loc="left", pad=16)
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, columnspacing=1.2, borderaxespad=0)
+    below = f"{data.total:,} tokens" + (f" · {data.where}" if data.where else "")
+    if is_own:
+        title = f"{data.error}\n{shorten(drawable(below, spaces=False), _LONGEST)}"
+        ax.set_title(title, loc="left", pad=12, fontsize=8, parse_math=False)
     else:  # above the axes is the place of the user's title
-        ax.text(0.03, 0.97, f"{ece}\n{total}", transform=ax.transAxes, va="top")
+        ax.text(0.03, 0.97, f"{data.error}\n{data.total:,} tokens", transform=ax.transAxes, va="top")
+    if legend and is_own:
+        ax.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.46, -0.17),
+            ncols=3,
+            columnspacing=1,
+            handlelength=1.4,
+            handletextpad=0.5,
+            borderaxespad=0,
+            fontsize=7.5,
+        )
+    elif legend:
         ax.legend(loc="lower right")
-    _draw_counts(ax, data, width)
+    _draw_counts(ax, data)
 
 
-def _draw_counts(ax: Axes, data: Reliability, width: Float) -> None:
+def _draw_grid(ax: Axes) -> None:
+    """Four squares a side; all lines in one path."""
+    at, nothing = np.array(_TICKS), np.full(len(_TICKS), np.nan)
+    along = np.column_stack([at, at, nothing]).ravel()
+    across = np.column_stack([0 * at, 0 * at + 1, nothing]).ravel()
+    ax.grid(visible=False)
+    x, y = np.append(along, across), np.append(across, along)
+    ax.plot(x, y, color=text_color(), alpha=0.12, linewidth=0.6, zorder=1)
+    ax.set_xticks(_TICKS, _TICK_LABELS)
+    ax.set_yticks(_TICKS, _TICK_LABELS)
+
+
+def draw_bins(ax: Axes, data: Reliability, size: float = 3.5) -> None:
+    """Bins, lines and diagonal, without any text; `size` is that of the dots, in points."""
+    ax.plot([0, 1], [0, 1], color=text_color(), linestyle=(0, (3, 2)), linewidth=0.9)
+    if len(data.corp[0]) > 1:
+        ax.plot(*data.corp, color=VERMILLION, linewidth=1.1, linestyle=(0, (4, 1.2)), label="monotone (CORP)")
+    if len(data.smooth[0]) > 1:
+        ax.plot(*data.smooth, color=GREEN, linewidth=1.3, label="smoothed")
+    known = np.isfinite(data.accuracy_low)
+    # One path for all whiskers.
+    x = np.repeat(data.confidence[known], 3)
+    y = np.column_stack([data.accuracy_low, data.accuracy_high, np.full(len(data.n), np.nan)])[known].ravel()
+    ax.plot(x, y, color=BLUE, linewidth=1.1, solid_capstyle="butt")
+    ax.plot(
+        data.confidence,
+        data.accuracy,
+        label="bins, 95 %",
+        color=BLUE,
+        linestyle="none",
+        marker="o",
+        markersize=size,
+        markeredgewidth=0,
+        zorder=3,
+        clip_on=False,
+    )
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+
+
+def _draw_counts(ax: Axes, data: Reliability) -> None:
     """Tokens per bin on a logarithmic scale, so that rare confidences stay in sight."""
-    ink = text_color()
     strip = ax.inset_axes((0, 1.03, 1, 0.14))
-    strip.bar(data.low, np.log10(data.n + 1), width * 0.94, align="edge", color=ink, alpha=0.45)
-    strip.set_xlim(0, 1)
+    fill_counts(strip, data)
     strip.set_axis_off()
     if isinstance(ax, FreeAxes):
-        strip.text(0, 1.02, "tokens per bin, log scale", transform=strip.transAxes, fontsize=7, va="bottom")
+        most = f"tokens per bin, log scale; most {data.n.max():,.0f}"
+        strip.text(0, 1.02, most, transform=strip.transAxes, fontsize=7, va="bottom")
+
+
+def fill_counts(ax: Axes, data: Reliability) -> None:
+    """A histogram of confidence: log10 of tokens + 1, one outline for all bins."""
+    height = np.log10(data.n + 1)
+    x = np.column_stack([data.low, data.low, data.high, data.high]).ravel()
+    y = np.column_stack([np.zeros_like(height), height, height, np.zeros_like(height)]).ravel()
+    ax.fill(x, y, color=text_color(), alpha=0.4, linewidth=0)
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, float(height.max()) * 1.05)

@@ -57,8 +57,8 @@ def report(
         against: another evaluation of the same tokens, or what `explain(dump, against=…)` made of one: the report
             begins with what sets them apart.
         title: by default the name of the dump's folder.
-        executor: where to tally shards (see `tally_dump`).
-        progress: told after every shard.
+        executor: where to sum up shards (see `tally_dump`).
+        progress: told after every shard, of two passes over them.
         n_tokens: how many tokens of highest entropy to list, up to 200.
 
     Returns:
@@ -72,9 +72,18 @@ def report(
     if not 1 <= n_tokens <= MAX_TOKENS:
         raise InputError(f"n_tokens is {n_tokens}; allowed are 1 to {MAX_TOKENS}")
     compared = _compared(dump, against)
-    material = gather(dump, tally_dump(dump, (), executor, progress, per_step=True))
+    halves = (None, None) if progress is None else _halves(progress)
+    material = gather(dump, tally_dump(dump, (), executor, halves[0]), executor, halves[1])
     _write(target, render(material, title, n_tokens, compared))
     return target
+
+
+def _halves(progress: Progress) -> tuple[Progress, Progress]:
+    """Two passes over all shards, told as one of twice as many."""
+    return (
+        lambda done, total: progress(done, 2 * total),
+        lambda done, total: progress(total + done, 2 * total),
+    )
 
 
 def _compared(dump: Dump, against: Dump | Comparison | None) -> Comparison | None:

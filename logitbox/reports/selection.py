@@ -47,3 +47,11 @@ def pick(
 def rows_of(frame: pl.DataFrame, keys: Mapping[str, Any]) -> pl.DataFrame:
     """Rows with exactly these values; null equals null."""
     return frame.filter(*(pl.col(name).eq_missing(value) for name, value in keys.items()))
+
+
+def chosen(
+    frame: pl.DataFrame, phase: str | None, token_type: str, where: Mapping[str, Any]
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """`pick` for a frame whose columns are phase, by-columns, type, then values."""
+    values = frame.columns[frame.columns.index("type") :]
+    return pick(frame, ("phase", *values), phase, token_type, where)

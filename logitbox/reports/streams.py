@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import polars as pl
 
-from logitbox.analysis.calibration import Calibration, calibration_of_tally
+from logitbox.analysis.calibration.dumped import CalibrationTable, calibration_of_scan
+from logitbox.analysis.calibration.scan import Scan, scan
 from logitbox.analysis.explain import Explanation, explain_of_tally
 from logitbox.analysis.metrics import Metrics, metrics_of_tally, registered
+from logitbox.analysis.passes import Progress
 from logitbox.analysis.populations import ALL
 from logitbox.analysis.tally import Tally
 from logitbox.dumps.definitions.entries import Metric, full_keys
@@ -19,6 +22,9 @@ from logitbox.dumps.dump import Dump
 from logitbox.reports import texts
 
 MAX_STREAMS, MAX_TYPES, MAX_GROUPS = 6, 12, 4
+
+MAX_STEPS = 60
+"""Steps at which calibration is shown, evenly spaced over those recorded."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class Stream:
         keys: of its metrics, without prefix to with it.
         frame: rows of `metrics` at the last step.
         calibration, explanation: of the last step. Here and above, its passes are pooled.
+        sums: what calibration is made of, at some steps (see `MAX_STEPS`) and the last.
     """
 
     phase: str
@@ -39,8 +46,14 @@ class Stream:
     passes: int
     keys: Mapping[str, str]
     frame: pl.DataFrame
-    calibration: Calibration
+    calibration: CalibrationTable
     explanation: Explanation
+    sums: Scan = field(repr=False)
+
+    @cached_property
+    def calibration_by_step(self) -> CalibrationTable:
+        """Of all tokens, at no more than MAX_STEPS steps; of training only the last one where there are evaluations."""
+        return calibration_of_scan(self.sums, intervals=True, types=(ALL,))
 
     @property
     def label(self) -> str:
@@ -108,7 +121,10 @@ class Material:
         """Shown types, groups, and the rests of shown groups."""
         groups = {group.name for session in self.dump.sessions for group in session.spec.groups}
         specs = [session.spec for session in self.dump.sessions]
-        return {*self.types, *(rest_of(spec, name) for spec in specs for name in self.types if name in groups)}
+        return {
+            *self.types,
+            *(rest_of(spec, name) for spec in specs for name in self.types if name in groups),
+        }
 
     def steps_of(self, stream: Stream) -> Metrics:
         """`by_step` of one stream."""
@@ -117,8 +133,17 @@ class Material:
         return Metrics(frame.filter(here), self.by_step.verdict, (stream.phase,))
 
 
-def gather(dump: Dump, tally: Tally) -> Material:
-    """Everything that comes from the tally."""
+def gather(
+    dump: Dump, tally: Tally, executor: Executor | None = None, progress: Progress | None = None
+) -> Material:
+    """Everything that the sections share.
+
+    Args:
+        dump: an opened dump.
+        tally: all of it.
+        executor: where to sum up its shards for calibration.
+        progress: told after every shard.
+    """
     whole = tally.cells.filter(pl.col("type") == ALL)
     # Evaluations first: they are what a report is read for.
     places = (
@@ -130,8 +155,16 @@ def gather(dump: Dump, tally: Tally) -> Material:
     by_step = metrics_of_tally(tally, dump, ("phase", "dataset", "step"))
     known = registered(dump)
     phases = {phase for phase, _ in names}
+    wanted = _steps_of_calibration(whole, names[:MAX_STREAMS])
+    sums = scan(
+        dump,
+        ("dataset", "step"),
+        executor=executor,
+        progress=progress,
+        only=lambda cells: _held(cells, wanted),
+    )
     streams = tuple(
-        _stream(phase, dataset, tally, by_step, full_keys(known, phase, phases))
+        _stream(phase, dataset, tally, by_step, full_keys(known, phase, phases), sums)
         for phase, dataset in names[:MAX_STREAMS]
     )
     others = tuple(f"{phase} · {dataset}" if dataset else phase for phase, dataset in names[MAX_STREAMS:])
@@ -155,14 +188,41 @@ def gather(dump: Dump, tally: Tally) -> Material:
     )
 
 
+def _steps_of_calibration(cells: pl.DataFrame, names: Sequence[tuple[str, str]]) -> pl.DataFrame:
+    """Columns phase, dataset, step: where calibration is wanted. Training is seen at its last step, if there is more."""
+    found: list[tuple[str, str, int]] = []
+    only_training = all(phase == "train" for phase, _ in names)
+    for phase, dataset in names:
+        here = cells.filter((pl.col("phase") == phase) & (pl.col("dataset") == dataset))
+        steps = here["step"].unique().sort().to_list()
+        most = MAX_STEPS if phase != "train" or only_training else 1
+        gaps = max(1, min(most, len(steps)) - 1)
+        at = {(len(steps) - 1) * i // gaps for i in range(gaps)} if most > 1 else set[int]()
+        found += [(phase, dataset, steps[i]) for i in sorted(at | {len(steps) - 1})]
+    schema = {name: cells.schema[name] for name in ("phase", "dataset", "step")}
+    return pl.DataFrame(found, schema, orient="row")
+
+
+def _held(cells: pl.DataFrame, wanted: pl.DataFrame) -> pl.Series:
+    """Whether each cell's place is one of those wanted."""
+    told = cells.select("phase", "dataset", "step").join(
+        wanted.with_columns(_held=pl.lit(value=True)),
+        on=["phase", "dataset", "step"],
+        how="left",
+        maintain_order="left",
+    )
+    return told["_held"].fill_null(value=False)
+
+
 def _stream(
-    phase: str, dataset: str, tally: Tally, by_step: Metrics, keys: Mapping[str, str]
+    phase: str, dataset: str, tally: Tally, by_step: Metrics, keys: Mapping[str, str], sums: Scan
 ) -> Stream:
     here = (pl.col("phase") == phase) & (pl.col("dataset") == dataset)
     steps = tally.cells.filter(here)["step"].unique().sort()
     last = int(steps[-1])
     at_last = here & (pl.col("step") == last)
-    view = Tally(tally.cells.filter(at_last), tally.fine.clear(), tally.coarse.filter(at_last))
+    view = Tally(tally.cells.filter(at_last))
+    mine = sums.narrowed(phase=phase, dataset=dataset)
     # Filtered, not evaluated anew: evaluating metrics costs more than all the rest.
     frame = by_step.frame.filter(at_last)
     return Stream(
@@ -173,8 +233,9 @@ def _stream(
         passes=view.cells["pass"].n_unique(),
         keys=keys,
         frame=frame,
-        calibration=calibration_of_tally(view, ("step",)),
+        calibration=calibration_of_scan(mine.narrowed(step=last)),
         explanation=explain_of_tally(view),
+        sums=mine,
     )
 
 

@@ -237,6 +237,7 @@ def test_sessions_with_other_answers_or_none(tmp_path):
     check(result.frame[6:], other.rows)
     assert result.frame["p_C"][:6].null_count() == result.frame["p_accept"][6:].null_count() == 6
     assert result.answers == ("accept", "reject", "A", "B", "C")
+    assert result.classwise_ece(5) == pytest.approx(classwise(result.frame, result.answers, 5), rel=1e-12)
     assert "1 session without answers not looked at" in str(result)
     assert lb.decisions(lb.open(tmp_path / "d")).frame["step"].unique().to_list() == [2]
 
@@ -253,7 +254,7 @@ def test_default_phase(tmp_path):
         rec.record(torch.zeros(2, V), torch.tensor([20, 21]), phase="text", step=4)
         assert_phase(rec, tmp_path, "zero")
     none = lb.decisions(lb.open(tmp_path / "d"), phase="text")
-    assert (none.frame.height, none.accuracy, none.ece()) == (0, None, None)
+    assert (none.frame.height, none.accuracy, none.ece(), none.classwise_ece()) == (0, None, None, None)
     assert str(none) == "text, step 4: no decisions; 2 samples evaluated without a decision slot"
     assert none.histogram()["n"].sum() == 0
 
@@ -301,6 +302,45 @@ def test_reliability_and_histogram_are_those_of_a_loop(mixed, bins):
     assert counts.filter(pl.col("n") > 0)["n"].to_list() == [row[2] for row in expected]
     assert counts["right"].sum() == sum(correct)
     assert (counts["right"] + counts["wrong"] == counts["n"]).all()
+
+
+def classwise(frame, answers, bins):
+    """By the definition, one answer, bin and slot at a time."""
+    total, seen = 0.0, 0
+    for name in answers:
+        rows = [r for r in frame.iter_rows(named=True) if r[f"p_{name}"] is not None and r["prob_mass"] > 0]
+        pairs = [(r[f"p_{name}"] / r["prob_mass"], r["gt"] == name) for r in rows]
+        seen += bool(pairs)
+        for b in range(bins):
+            inside = [
+                (p, hit)
+                for p, hit in pairs
+                if b / bins <= min(p, 1) and (p < (b + 1) / bins or b == bins - 1)
+            ]
+            if inside:
+                share = sum(hit for _, hit in inside) / len(inside)
+                sure = math.fsum(p for p, _ in inside) / len(inside)
+                total += len(inside) / len(pairs) * abs(share - sure)
+    return total / seen
+
+
+@pytest.mark.parametrize("bins", [1, 4, 15])
+def test_classwise_ece_is_that_of_a_loop(mixed, bins):
+    for options in ({}, {"step": "all"}, {"phase": "train"}):
+        result = lb.decisions(mixed[0], **options)
+        truth = classwise(result.frame, result.answers, bins)
+        assert result.classwise_ece(bins) == pytest.approx(truth, rel=1e-12, abs=1e-15)
+        # Of two answers each gap is the other's, bin by mirrored bin.
+        assert result.classwise_ece(1) == pytest.approx(
+            abs(
+                np.mean(
+                    [(r["gt"] == "accept") - r["p_accept"] / r["prob_mass"] for r in result.frame.to_dicts()]
+                )
+            ),
+            rel=1e-9,
+        )
+    with pytest.raises(InputError, match="bins is 0"):
+        lb.decisions(mixed[0]).classwise_ece(0)
 
 
 def test_values_on_an_edge_belong_to_the_bin_above():

@@ -15,13 +15,13 @@ from analysis_oracle import COORD, OPTIONS, V
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logitbox.analysis import tallying
 from logitbox.analysis.explain import explain_of_tally
 from logitbox.analysis.metrics import metrics
+from logitbox.analysis.passes import merge_all, tasks_of
 from logitbox.analysis.populations import is_internal
 from logitbox.analysis.reading import ShardTask
 from logitbox.analysis.sums import Classes, compress
-from logitbox.analysis.tally import merge, merge_all, tally_shard
+from logitbox.analysis.tally import merge, tally_shard
 from logitbox.analysis.tallying import tally_dump
 from logitbox.dumps.definitions.registry import populations_of
 from logitbox.dumps.dump import open_dump
@@ -30,7 +30,7 @@ from logitbox.dumps.schema import table_schema
 from logitbox.dumps.shards import write_shard
 from logitbox.dumps.spec import build_spec
 
-PARTS = ("cells", "fine", "coarse")
+PARTS = ("cells",)
 
 
 def close(a, b, rel=1e-12):
@@ -54,7 +54,7 @@ def close(a, b, rel=1e-12):
 
 
 def tasks(dump):
-    return tallying._tasks(dump, dump.shards("tokens"), ())
+    return tasks_of(dump, (), ShardTask)
 
 
 def test_merging_is_associative_and_the_order_does_not_matter(dump):
@@ -65,13 +65,13 @@ def test_merging_is_associative_and_the_order_does_not_matter(dump):
     shuffled = parts.copy()
     random.Random(0).shuffle(shuffled)
     close(flat, merge(shuffled))
-    close(flat, merge_all(parts * 1))
+    close(flat, merge_all(merge, parts * 1))
     for count in (1, 15, 16, 17, 257):  # carries over two levels
         many = (parts * (count // len(parts) + 1))[:count]
-        close(merge(many), merge_all(iter(many)))
+        close(merge(many), merge_all(merge, iter(many)))
     # Keys come as they were first met, so levels are put together from the oldest on.
     late = parts[-1]
-    order = merge_all([*parts, *[late] * (20 - len(parts))]).cells.select("phase", "step", "type")
+    order = merge_all(merge, [*parts, *[late] * (20 - len(parts))]).cells.select("phase", "step", "type")
     assert order.equals(flat.cells.select("phase", "step", "type"))
 
 
@@ -163,9 +163,8 @@ def test_cells_equal_a_loop_over_samples(tmp_path_factory, seed, rows):
                 got = [cell[q], cell[f"{q}:xx"], cell[f"{q}:xn"]]
                 assert got == pytest.approx([x.sum(), (x * x).sum(), (x * n).sum()], rel=1e-12), q
     assert rows_seen == sum(not is_internal(name) for name in tally.cells["type"])
-    by_type = tally.fine.group_by("type").agg(pl.col("n").sum())
-    assert dict(by_type.rows()).get("", 0) == good.height
-    assert tally.fine.select("n", "correct").sum().equals(tally.coarse.select("n", "correct").sum())
+    counted = tally.cells.group_by("type").agg(pl.col("n").sum())
+    assert dict(counted.rows()).get("", 0) == good.height
 
 
 @given(seed=st.integers(0, 10_000))
@@ -214,7 +213,7 @@ def test_memory_does_not_grow_with_the_number_of_shards(tmp_path):
 
     class Counted(type(one)):
         def __init__(self):
-            super().__init__(one.cells, one.fine, one.coarse)
+            super().__init__(one.cells)
             alive[0] += 1
             most[0] = max(most[0], alive[0])
 
@@ -222,10 +221,10 @@ def test_memory_does_not_grow_with_the_number_of_shards(tmp_path):
             alive[0] -= 1
 
     peaks = []
-    for count in (64, 256):
+    for count in (256, 1024):
         most[0] = 0
         tracemalloc.start()
-        merged = merge_all(Counted() for _ in range(count))
+        merged = merge_all(merge, (Counted() for _ in range(count)))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert merged.cells["n"].sum() == count * one.cells["n"].sum()

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import shutil
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -15,15 +16,16 @@ import torch
 from analysis_oracle import V
 
 from logitbox.analysis import tallying
-from logitbox.analysis.calibration import calibration, calibration_of_tally
 from logitbox.analysis.metrics import metrics, metrics_of_tally
+from logitbox.analysis.passes import tasks_of
+from logitbox.analysis.reading import ShardTask
 from logitbox.analysis.tally import tally_shard
 from logitbox.analysis.tallying import tally_dump
 from logitbox.dumps.dump import open_dump
 from logitbox.dumps.recorder import Recorder
 from logitbox.errors import DamagedDumpError, InputError
 
-PARTS = ("cells", "fine", "coarse")
+PARTS = ("cells",)
 
 
 def same_bits(a, b):
@@ -44,14 +46,14 @@ def path(recorded, tmp_path):
 
 
 def tasks(dump):
-    return tallying._tasks(dump, dump.shards("tokens"), ())
+    return tasks_of(dump, (), ShardTask)
 
 
 def test_the_same_to_the_bit_on_every_executor_and_from_the_cache(path):
     dump, told = open_dump(path), []
-    serial = tally_dump(dump, per_step=True, progress=lambda done, total: told.append((done, total)))
+    serial = tally_dump(dump, progress=lambda done, total: told.append((done, total)))
     assert told == [(i + 1, len(tasks(dump))) for i in range(len(tasks(dump)))]
-    same_bits(serial, tally_dump(dump, per_step=True))  # from the cache
+    same_bits(serial, tally_dump(dump))  # from the cache
     for make in (
         lambda: ThreadPoolExecutor(2),
         lambda: ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")),
@@ -61,14 +63,15 @@ def test_the_same_to_the_bit_on_every_executor_and_from_the_cache(path):
         with make() as executor:
             same_bits(
                 serial,
-                tally_dump(dump, executor=executor, per_step=True, progress=lambda *at: told.append(at)),
+                tally_dump(dump, executor=executor, progress=lambda *at: told.append(at)),
             )
         assert len(told) == len(tasks(dump))
 
 
 def test_only_new_shards_are_tallied(path, monkeypatch):
     calls = []
-    monkeypatch.setattr(tallying, "tally_shard", lambda task: calls.append(task.name) or tally_shard(task))
+    counted = replace(tallying.TALLY, of_shard=lambda task: calls.append(task.name) or tally_shard(task))
+    monkeypatch.setattr(tallying, "TALLY", counted)
     tally_dump(open_dump(path))
     count = len(calls)
     assert count == len(open_dump(path).shards("tokens"))
@@ -99,21 +102,11 @@ def test_new_sources_are_seen_in_spite_of_the_cache(path):
 
 
 def odd_bodies(body):
-    """What is whole but no tally: nothing, too few or too many frames, other frames, other bytes."""
-    size = 8 + int.from_bytes(body[:8], "little")
+    """What is whole but no tally: nothing, too many frames, another frame, other bytes."""
     stream = io.BytesIO()
     pl.DataFrame({"type": [""], "x": [1]}).write_ipc(stream)
     other = len(stream.getvalue()).to_bytes(8, "little") + stream.getvalue()
-    return (
-        b"",
-        body[:size],
-        body[size:],
-        body + body[:size],
-        other * 3,
-        body[:size] + other * 2,
-        b"x" * 99,
-        body[:-20],
-    )
+    return (b"", body * 2, other + body, other, other * 3, b"x" * 99, body[:-20])
 
 
 def test_a_broken_or_missing_cache_is_harmless(path):
@@ -190,16 +183,6 @@ def test_two_data_sets_may_use_the_same_sample_ids(tmp_path):
         ("a", "w", 4.0), ("a", "x", 4.0), ("b", "y", 4.0), ("b", "z", 4.0)
     ]  # fmt: skip
     assert tally_dump(dump).cells.filter(type="")["clusters"].to_list() == [2, 2]
-
-
-def test_histograms_per_step_are_kept_on_request_only(path):
-    dump = open_dump(path)
-    plain, whole = tally_dump(dump), tally_dump(dump, per_step=True)
-    assert plain.coarse.is_empty()
-    assert whole.coarse["n"].sum() == plain.fine["n"].sum() == whole.fine["n"].sum()
-    with pytest.raises(InputError, match=r"make it with tally_dump\(dump, per_step=True\)"):
-        calibration_of_tally(plain, ["step"])
-    assert calibration_of_tally(whole, ["step"]).frame.equals(calibration(dump, by="step").frame)
 
 
 def test_a_manifest_that_promises_columns_the_shards_lack(path):

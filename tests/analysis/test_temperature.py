@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
+from scipy.optimize import linprog, minimize_scalar
 from scipy.special import logsumexp
 
-from logitbox.analysis.convex import Known, lowest
-from logitbox.analysis.node_means import NoFit
-from logitbox.analysis.scaling import nll_at
-from logitbox.analysis.tail import NODES, _float16_values, _gaps
-from logitbox.analysis.temperature import Fit, fit
+from logitbox.analysis.convex import Known, lowest, pieces, reach
+from logitbox.analysis.moments import mixture, two_gaps
+from logitbox.analysis.node_means import MEMBER, NoFit
+from logitbox.analysis.scaling import bands, nll_at
+from logitbox.analysis.tail import NODES, _float16_values, gaps_of
+from logitbox.analysis.tail_bounds import UNROUNDED
+from logitbox.analysis.temperature import Fit, Range, fit, fits
 from logitbox.errors import InputError
 
 BETAS = (0.25, 0.5, 0.75, 1.5, 2.0)
@@ -100,6 +102,7 @@ def test_the_fit_is_that_of_the_full_logits(case):
     assert found.nll == pytest.approx(nll, abs=1e-3)
     assert found.low <= nll <= found.high
     assert found.low <= found.nll <= found.high
+    assert found.coolest <= temperature <= found.hottest
     assert found.nll_before == pytest.approx(exact(x, gold, 1).mean(), abs=1e-6)
     assert (found.tokens, found.left_out, found.at_edge) == (ROWS, 0, False)
 
@@ -231,9 +234,9 @@ def test_beta_outside(beta):
 def test_gaps_of_every_float16_as_by_conversion():
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)[:, None]
     expected = np.array([[1e4 if np.isnan(gap) else min(gap, 1e4)] for gap in every[:, 0].tolist()])
-    assert np.array_equal(_gaps(every), expected)
+    assert np.array_equal(gaps_of(every), expected)
     quiet = np.where(np.isnan(every), np.float16(np.nan), every)  # converting a signalling NaN warns
-    assert np.array_equal(_gaps(quiet.astype(np.float64)), expected)
+    assert np.array_equal(gaps_of(quiet.astype(np.float64)), expected)
     assert np.array_equal(_float16_values(), expected[:, 0])
 
 
@@ -247,6 +250,157 @@ def test_the_bracket_holds_the_least_nll(seed, width, k, scale, temperature):
     least = min(best_of(x, gold)[1], exact(x, gold, 0.25).mean(), exact(x, gold, 2).mean())
     assert found.low - 1e-6 <= least <= found.high + 1e-6  # lse is float32
     assert found.high <= found.nll_before
+    assert holds(found, x, gold)
+
+
+def holds(found, x, gold):
+    """The range has a temperature at which mean nll is the least."""
+    best, least = best_of(x, gold)
+    ends = {T: exact(x, gold, 1 / T).mean() for T in (0.5, 4.0)}
+    least = min(least, *ends.values())
+    inside = min(max(best, found.coolest), found.hottest)
+    return exact(x, gold, 1 / inside).mean() <= least + 2e-6  # flat: many temperatures are as good
+
+
+def without(columns):
+    return {name: values for name, values in columns.items() if name != "lse_beta"}
+
+
+def test_bounds_without_lse_beta_hold_at_every_temperature(case):
+    """Of every token, at every T; tight near 1, where all but the spread of the tail is known."""
+    x, gold, columns = case
+    betas = [*np.linspace(0.25, 2, 36)[::3].tolist(), 0.95, 1.0, 1.1]
+    widths = {}
+    for beta, (_, floor, low, high) in zip(betas, bands(betas, without(columns)), strict=True):
+        truth = exact(x, gold, beta)
+        assert (low - UNROUNDED <= truth).all()
+        assert (truth <= high + UNROUNDED).all()
+        assert (low <= floor).all()
+        widths[round(beta, 2)] = (high - low).mean()
+    assert widths[1.0] < 1e-6
+    assert widths[0.95] < 3e-3
+    assert widths[1.1] < 6e-3
+    assert widths[0.25] < 1.2
+
+
+@pytest.mark.parametrize("factor", [0.6, 0.9, 1.0, 1.1, 1.6])
+def test_the_range_without_lse_beta(case, factor):
+    x, gold, _ = case
+    x = x * factor
+    columns = columns_of(x, gold, 32)
+    (found,) = fits(lambda _: [without(columns)], 1)
+    assert isinstance(found, Range)
+    temperature, nll = best_of(x, gold)
+    assert found.coolest <= temperature <= found.hottest
+    assert found.low <= nll <= found.high
+    assert found.nll_before == pytest.approx(exact(x, gold, 1).mean(), abs=1e-6)
+    assert (found.tokens, found.left_out, found.missing) == (ROWS, 0, ROWS)
+    assert (found.coolest >= 0.999) == (temperature > 1)  # the slope at 1 is known
+    if abs(temperature - 1) < 0.1 and x.std() > 1:
+        assert found.hottest - found.coolest < 0.2
+
+
+@given(
+    st.integers(0, 2**32 - 1), st.integers(2, 40), st.integers(0, 9), st.floats(0.05, 9), st.floats(0.3, 3),
+    st.floats(0, 1),
+)  # fmt: skip
+@settings(max_examples=30, deadline=None)
+def test_bounds_hold_for_any_logits(seed, width, k, scale, temperature, share):
+    """Also with masked entries, ties, empty tails, and `lse_beta` for some rows."""
+    rng = np.random.default_rng(seed)
+    x = np.round(rng.normal(0, scale, (40, width)) * 4) / 4
+    gold = drawn(x, rng, temperature)
+    x[rng.random(x.shape) < 0.2] = -np.inf
+    x[np.arange(40), gold] = np.where(np.isfinite(x).any(axis=1), x[np.arange(40), gold], 0.0)
+    x[np.arange(40), gold] = np.where(np.isfinite(x[np.arange(40), gold]), x[np.arange(40), gold], scale)
+    columns = columns_of(x, gold, k)
+    with np.errstate(all="ignore"):
+        truth = {beta: exact(x, gold, beta) for beta in (0.25, 0.3, 0.6, 0.85, 1.0, 1.2, 1.5, 1.9)}
+    for beta, (_, _, low, high) in zip(truth, bands(list(truth), without(columns)), strict=True):
+        assert (low - 3e-5 <= truth[beta]).all()
+        assert (truth[beta] <= high + 3e-5).all()
+    columns["lse_beta"][rng.random(40) < share] = np.nan
+    (found,) = fits(lambda _: [columns], 1)
+    places = np.linspace(0.25, 2, 176)
+    least = min(exact(x, gold, beta).mean() for beta in places)
+    assert found.low - 1e-6 <= least
+    inside = places[(1 / places >= found.coolest) & (1 / places <= found.hottest)]
+    near = [1 / found.coolest, 1 / found.hottest, *inside.tolist()]
+    best = min(exact(x, gold, beta).mean() for beta in near)
+    assert best <= least + 2e-6
+    assert best <= found.high + 2e-6
+
+
+def test_populations_share_the_reads():
+    """Each is fitted as if it were alone: exact ones, one without lse_beta, one with some, one without tokens."""
+    rng = np.random.default_rng(11)
+    x = rng.normal(0, 2, (900, 120))
+    x[:300] *= 1.7
+    x[300:500] *= 0.7
+    gold = drawn(x / np.repeat([1.7, 0.7, 1], [300, 200, 400])[:, None], rng)
+    columns = columns_of(x, gold, 16)
+    columns["lse_beta"][700:] = np.nan
+    columns["nll"][5] = np.inf
+    member = np.zeros((900, 6), dtype=bool)
+    member[:, 0] = True
+    for i, part in enumerate((slice(0, 300), slice(200, 600), slice(500, 720), slice(700, 900)), start=1):
+        member[part, i] = True
+    columns[MEMBER] = member
+    asked = []
+
+    def read(names):
+        asked.append(tuple(names))
+        for part in (slice(0, 100), slice(100, 650), slice(650, 900)):
+            yield {name: columns[name][part] for name in (*names, MEMBER)}
+
+    found = fits(read, 6)
+    assert len(asked) == 3
+    assert "top_gap" not in asked[0]
+    assert [type(one) for one in found] == [Range, Fit, Fit, Range, Range, NoFit]
+    assert [one.missing for one in found if isinstance(one, Range)] == [200, 20, 200]
+    for i, one in enumerate(found[:5]):
+        rows = np.flatnonzero(member[:, i])
+        (alone,) = fits(lambda _, rows=rows: [{n: v[rows] for n, v in columns.items() if n != MEMBER}], 1)
+        # Sums in another order show where a curve is flat.
+        assert vars(one) == pytest.approx(vars(alone), rel=1e-6)
+        rows = rows[rows != 5]
+        assert one.left_out == (i < 2)
+        temperature, nll = best_of(x[rows], gold[rows])
+        assert one.coolest <= temperature <= one.hottest
+        assert one.low <= nll <= one.high
+        if isinstance(one, Fit):
+            assert one.temperature == pytest.approx(temperature, rel=5e-3)
+            again = fit(lambda _, rows=rows: [{n: v[rows] for n, v in columns.items() if n != MEMBER}])
+            assert one.temperature == pytest.approx(again.temperature, rel=1e-9)
+
+
+@given(st.floats(1e-9, 8), st.floats(0, 12))
+def test_two_gaps_have_the_moments(excess, more):
+    reach_ = np.log1p(np.expm1(excess) + more)
+    part, distance = (float(v[0]) for v in two_gaps(np.array([excess]), np.array([reach_])))
+    assert part * distance == pytest.approx(excess, rel=1e-9)
+    assert mixture(part, distance, 0.0) >= np.exp(reach_) * (1 - 1e-9)
+    assert mixture(part, distance, 0.0) == pytest.approx(np.exp(reach_), rel=1e-3)
+    assert mixture(part, distance, 1.0) == pytest.approx(1, abs=1e-12)
+
+
+def test_no_other_gaps_weigh_more():
+    """Against a linear programme over gaps on a grid."""
+    grid = np.linspace(1, 12, 600)
+    u = np.exp(-grid)
+    hidden = np.zeros_like(grid)
+    hidden[[10, 80, 200, 410]] = 3, 10, 40, 200
+    known = np.stack([np.ones_like(grid), u, grid * u])
+    values = known @ hidden
+    mean, most = values[2] / values[1], np.log(values[0] / values[1])
+    part, distance = two_gaps(np.array([mean - 1]), np.array([most - 1]))
+    for beta in (0.3, 0.7, 1.2, 1.8):
+        target = np.exp(-beta * grid)
+        best = linprog(-target / target.max(), A_eq=known, b_eq=values, bounds=(0, None), method="highs")
+        highest = -best.fun * target.max()
+        bound = values[1] * np.exp(1 - beta) * mixture(part, distance, beta)[0]
+        assert highest <= bound * (1 + 1e-9)
+        assert highest == pytest.approx(bound, rel=2e-3)
 
 
 @given(st.lists(st.tuples(st.floats(-3, 3), st.floats(-2, 2)), min_size=1, max_size=6), st.floats(0, 3))
@@ -261,3 +415,19 @@ def test_lowest_is_below_any_convex_function(lines, curvature):
     below = [(x, f(x) - 0.05) for x in (1.0, 1.2, 1.6, 2.0)]
     least = min(f(x) for x in np.linspace(1, 2, 2001))
     assert lowest(known, below, 1.0, 2.0) <= least + 1e-9
+
+
+def test_where_a_convex_function_can_be_below_a_level():
+    def f(x):
+        return (x - 1.3) ** 2
+
+    known = Known(
+        [(x, f(x)) for x in (0.0, 1.0, 2.0, 3.0)], (1.0, f(1.0), -0.6), [(1.2, f(1.2)), (1.4, f(1.4))]
+    )
+    below = [(x, f(x)) for x in (1.0, 1.1, 1.2, 1.3, 1.4, 1.6, 2.0)]
+    low, high = reach(pieces(known, below, 1.0, 2.0), 0.0)
+    assert 1.15 < low <= 1.3 <= high < 1.45
+    wider = reach(pieces(known, below, 1.0, 2.0), 0.01)
+    assert wider[0] <= 1.2
+    assert wider[1] >= 1.4
+    assert reach(pieces(known, below, 1.0, 2.0), -1.0) is None

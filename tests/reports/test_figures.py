@@ -241,7 +241,8 @@ def test_new_axes_show_themselves_in_jupyter(recorded):
 def test_a_result_without_figure_is_refused():
     nothing = Result(pl.DataFrame(), "")
     with pytest.raises(
-        InputError, match="figures exist of Calibration, Comparison, Decisions, Explanation, Flips, Metrics, TokenList"
+        InputError,
+        match="figures exist of Calibration, CalibrationTable, Comparison, Decisions, Explanation, Flips, Metrics, TokenList",
     ):
         nothing.plot()
     with pytest.raises(InputError, match="a str has no figure"):

@@ -48,7 +48,7 @@ class Step:
 
 def material_of(path):
     dump = lb.open(path)
-    return gather(dump, tally_dump(dump, (), per_step=True))
+    return gather(dump, tally_dump(dump))
 
 
 def build(path):

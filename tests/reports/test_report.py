@@ -78,6 +78,41 @@ def test_calibration_section(page, recorded):
     section = page.sections["calibration"]
     assert f"ECE {row[0]['ece']:.4f} (15 bins) over 48 tokens" in section
     assert "train" not in section
+    gap, low, high = (
+        row[0][name] for name in ("overconfidence", "overconfidence_low", "overconfidence_high")
+    )
+    assert f"{abs(gap):.4f} [" in section
+    assert f"{abs(low):.4f}, " in section
+    assert (
+        f"{abs(high):.4f}] {row[0]['ece']:.4f} [{row[0]['ece_low']:.4f}, {row[0]['ece_high']:.4f}]" in section
+    )
+    assert "Calibration over steps" in page.text
+
+
+def test_types_that_are_off_by_more_than_chance_are_named(parse, tmp_path):
+    """Over-confident coords, calibrated others: 60 samples of each."""
+    rng = np.random.default_rng(0)
+    n, vocab = 600, 10
+    p = rng.uniform(0.4, 0.95, n)
+    top = np.log(p / (1 - p) * (vocab - 1))
+    best = rng.integers(0, vocab, n)
+    logits = np.zeros((n, vocab), np.float32)
+    logits[np.arange(n), best] = top
+    is_coord = np.arange(n) % 2 == 0
+    right = rng.random(n) < np.where(is_coord, 0.3, p)
+    labels = torch.from_numpy(np.where(right, best, (best + 1) % vocab))
+    types = {"coord": torch.from_numpy(is_coord), "text": torch.from_numpy(~is_coord)}
+    with Recorder(tmp_path / "d", vocab, types=["coord", "text"]) as rec:
+        rec.record(
+            torch.from_numpy(logits), labels, phase="eval", sample=(np.arange(n) // 10).tolist(), types=types
+        )
+    page = parse(lb.report(lb.open(tmp_path / "d"), tmp_path / "r.html").read_text(encoding="utf-8"))
+    section = page.sections["calibration"]
+    named = section[section.index("Off by more than chance") :]
+    bins, coord = np.minimum((p * 15).astype(int), 14), is_coord
+    ece = abs(np.bincount(bins[coord], (right - p)[coord])).sum() / coord.sum()
+    assert f"coord ({ece:.4f})" in named
+    assert "text" not in named.split(").")[0]
 
 
 def test_logged_values_stand_beside_those_of_the_logits(page, recorded):
@@ -139,7 +174,7 @@ def test_progress_and_title(odd_dump, tmp_path, parse):
         title="A & <B>",
         progress=lambda done, n: told.append((done, n)),
     )
-    n = len(odd_dump("bare").shards("tokens"))
+    n = 2 * len(odd_dump("bare").shards("tokens"))  # once for the metrics, once for calibration
     assert told == [(i + 1, n) for i in range(n)]
     assert "A & <B>" in parse(target.read_text(encoding="utf-8")).text
     assert [file.name for file in tmp_path.iterdir()] == ["r.html"]

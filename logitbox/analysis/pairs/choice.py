@@ -182,7 +182,7 @@ def _dense(lists: pa.ChunkedArray[Any]) -> Array:
 def _filled(offsets: Array, values: Array, width: int) -> Array:
     lengths = np.diff(offsets)
     if (lengths == width).all():  # the usual case needs no copy
-        return values[offsets[0] : offsets[-1]].reshape(-1, width)
+        return values[offsets[0] : offsets[-1]].reshape(len(lengths), width)
     place = offsets[:-1, None] + np.arange(width)
     inside = place < offsets[1:, None]
     missing = -1 if values.dtype.kind == "i" else np.nan

@@ -141,8 +141,7 @@ def _parting(stream: Stream, material: Material) -> str:
     if stream.phase == "train" or stream.steps < 2:
         return ""
     here = (pl.col("phase") == stream.phase) & (pl.col("dataset") == stream.dataset)
-    tally = material.tally
-    return told_parting(steps_of(material.dump, Tally(tally.cells.filter(here), tally.fine, tally.coarse)))
+    return told_parting(steps_of(material.dump, Tally(material.tally.cells.filter(here))))
 
 
 def _type_row(name: str, rows: pl.DataFrame, total_nll: float) -> TypeRow:

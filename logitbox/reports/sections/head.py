@@ -183,7 +183,13 @@ def _hidden(dump: Dump) -> int:
         paths = [shard.path for shard in dump.shards("tokens") if shard.session is session]
         if start is not None and paths:
             replaced = (pl.col("phase") == "train") & (pl.col("step") >= start)
-            rows += int(pl.scan_parquet(paths, glob=False, hive_partitioning=False).filter(replaced).select(pl.len()).collect().item())
+            rows += int(
+                pl.scan_parquet(paths, glob=False, hive_partitioning=False)
+                .filter(replaced)
+                .select(pl.len())
+                .collect()
+                .item()
+            )
     return rows
 
 

@@ -14,8 +14,8 @@ from scipy.stats import norm
 
 from logitbox.analysis.pairs.cells import cells_of
 from logitbox.analysis.pairs.comparison import compare_pair
-from logitbox.analysis.pairs.removed import removed_rows
 from logitbox.analysis.pairs.paired import clustered_error, differences
+from logitbox.analysis.pairs.removed import removed_rows
 from logitbox.analysis.pairs.reversal import curve, removal
 
 LOSS = st.floats(0, 30, width=32)
