@@ -28,6 +28,7 @@ from logitbox.dumps.schemes.answers import Answers
 from logitbox.dumps.schemes.scheme import Scheme
 from logitbox.dumps.session import Place, find_place, holds_vocabulary, open_session
 from logitbox.dumps.spec import LseBeta, Scope, TokenTypes, build_spec
+from logitbox.dumps.transfer import HostCopier
 from logitbox.dumps.usertables import SampleColumns, SamplesJob, scalars_job, vocab_job
 from logitbox.dumps.vocabulary import Tokenizer, build_vocabulary
 from logitbox.dumps.writer import OnFull, Writer, WriterOptions
@@ -142,6 +143,7 @@ class Recorder:
             raise
         self._intake = Intake(self.spec, self._vocabulary, self._writer, self._live)
         self._sample_columns = SampleColumns(self.spec)
+        self._copier = HostCopier()
         self._clock = PassClock(self.session.rank)
         atexit.register(self.close)  # a script that forgets close() loses nothing
         if self._vocabulary.tokens and self.session.rank == 0 and not told:
@@ -235,9 +237,9 @@ class Recorder:
             self._clock.new_pass(phase, dataset)
 
     def scalars(self, step: int, values: Mapping[str, Any], phase: str = "train") -> None:
-        """Keep what the trainer itself logged, one row a key."""
+        """Keep what the trainer itself logged, one row a key. Nothing waits for values that are tensors on a device."""
         if self._is_open():
-            self._writer.put(scalars_job(step, values, phase, time.time(), self.spec))
+            self._writer.put(scalars_job(step, values, phase, time.time(), self.spec, self._copier))
 
     def samples(self, frame: Any) -> None:
         """Keep metadata of samples: `sample` or `key`, and any of `dataset`, `source`, `group`, `length`, others.

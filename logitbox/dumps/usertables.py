@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import torch
+from torch import Tensor
 
 from logitbox.dumps.samples import SampleBook, id_of_key
 from logitbox.dumps.schema import table_schema
 from logitbox.dumps.spec import RecordSpec
+from logitbox.dumps.transfer import HostCopier, Pending
 from logitbox.dumps.vocabulary import Vocabulary
 from logitbox.errors import InputError
 
@@ -118,25 +121,58 @@ def _as_arrow(frame: Any) -> pa.Table:
         ) from error
 
 
-def scalars_job(step: int, values: Mapping[str, Any], phase: str, now: float, spec: RecordSpec) -> TableJob:
-    """What a trainer logged at a step, one row a key. Raises InputError for a value that is no number."""
-    numbers: list[float] = []
+@dataclass(frozen=True)
+class ScalarsJob:
+    """What a trainer logged at a step, one row a key; tensors may still be on their way to the host."""
+
+    step: int
+    phase: str
+    time: float
+    values: Mapping[str, float | None]
+    """None where the value is one of `tensors`."""
+    tensors: Pending
+    spec: RecordSpec
+
+    def tables(self) -> tuple[tuple[str, pa.Table], ...]:
+        """The rows of the `scalars` table."""
+        arrived = self.tensors.wait()
+        numbers = [float(arrived[key]) if value is None else value for key, value in self.values.items()]
+        count = len(numbers)
+        columns = {
+            "step": pa.repeat(pa.scalar(self.step, pa.int64()), count),
+            "phase": pa.repeat(self.phase, count),
+            "key": pa.array(list(self.values), pa.string()),
+            "value": pa.array(numbers, pa.float64()),
+            "time": pa.repeat(self.time, count),
+        }
+        return (("scalars", pa.table(columns, schema=table_schema("scalars", self.spec))),)
+
+
+def scalars_job(
+    step: int, values: Mapping[str, Any], phase: str, now: float, spec: RecordSpec, copier: HostCopier
+) -> ScalarsJob:
+    """Take what a trainer logged; of tensors the copy to the host is only begun.
+
+    Raises:
+        InputError: a value that is no number.
+    """
+    numbers: dict[str, float | None] = {}
+    tensors: dict[str, Tensor] = {}
     for key, value in values.items():
+        name = str(key)
         try:
-            numbers.append(float(value))
-        except (TypeError, ValueError) as error:
+            if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+                # A copy: the trainer may go on adding to it. As float32, since NumPy has no bfloat16.
+                single = value.detach().reshape(())
+                tensors[name] = single.clone() if single.dtype == torch.float64 else single.float().clone()
+                numbers[name] = None
+            else:
+                numbers[name] = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"scalar {key!r} is {value!r}, a {type(value).__name__}; give a number"
             ) from error
-    count = len(numbers)
-    columns = {
-        "step": pa.repeat(pa.scalar(int(step), pa.int64()), count),
-        "phase": pa.repeat(phase, count),
-        "key": pa.array([str(key) for key in values], pa.string()),
-        "value": pa.array(numbers, pa.float64()),
-        "time": pa.repeat(now, count),
-    }
-    return TableJob("scalars", pa.table(columns, schema=table_schema("scalars", spec)))
+    return ScalarsJob(int(step), phase, now, numbers, copier.start(tensors), spec)
 
 
 def vocab_job(vocabulary: Vocabulary, spec: RecordSpec) -> TableJob:
