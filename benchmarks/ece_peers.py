@@ -31,6 +31,8 @@ class Peer:
         ece_of_groups: the same per group, where the library itself reports groups.
         smooth: smooth ECE.
         replicates: (confidence, correct, replicates): makes bootstrap replicates of an ECE.
+        is_other_quantity: `ece` is of something else than ours.
+        of_groups_is, replicates_are: what those are, where it is not the ECE.
         most: tokens beyond which a call takes too long or too much memory to be waited for.
     """
 
@@ -42,6 +44,9 @@ class Peer:
     replicates: Callable[[np.ndarray, np.ndarray, int], Any] | None = None
     most: int = 100_000_000
     module: str = ""
+    is_other_quantity: bool = False
+    of_groups_is: str = ""
+    replicates_are: str = ""
 
     @property
     def version(self) -> str | None:
@@ -173,7 +178,14 @@ def _model_diagnostics_replicates(confidence: np.ndarray, correct: np.ndarray, c
 PEERS: tuple[Peer, ...] = (
     Peer(
         "netcal",
-        {"ECE": "yes", "equal mass": "fails on ties", "MCE": "yes", "diagram": "yes"},
+        {
+            "ECE": "yes",
+            "equal mass": "fails on ties",
+            "MCE": "yes",
+            "temperature": "yes",
+            "other recalibration": "many",
+            "diagram": "yes",
+        },
         _netcal,
     ),
     Peer(
@@ -183,21 +195,40 @@ PEERS: tuple[Peer, ...] = (
     ),
     Peer(
         "relplot",
-        {"ECE": "yes", "smooth ECE": "high at 1", "interval": "iid bootstrap", "diagram": "yes"},
+        {"ECE": "yes", "smooth ECE": "wrong near 1", "interval": "iid bootstrap", "diagram": "yes"},
         _relplot,
         smooth=_relplot_smooth,
         replicates=_relplot_replicates,
+        replicates_are=" (smooth ECE)",
     ),
     Peer(
         "uncertainty-calibration",
-        {"ECE": "yes", "equal mass": "yes", "L2": "yes", "L2 debiased": "yes", "interval": "iid bootstrap"},
+        {
+            "ECE": "yes",
+            "equal mass": "yes",
+            "L2": "yes",
+            "L2 debiased": "yes",
+            "other recalibration": "Platt, bins",
+            "interval": "iid bootstrap",
+        },
         _ucal,
         replicates=_ucal_replicates,
         most=10_000_000,
         module="calibration",
     ),
     Peer(
-        "scikit-learn", {"equal mass": "curve", "Brier": "yes", "diagram": "yes"}, _sklearn, module="sklearn"
+        "scikit-learn",
+        {
+            "equal mass": "curve",
+            "Brier": "yes",
+            "NLL": "yes",
+            "temperature": "yes",
+            "other recalibration": "Platt, isotonic",
+            "weights": "scores",
+            "diagram": "yes",
+        },
+        _sklearn,
+        module="sklearn",
     ),
     Peer(
         "calibstats",
@@ -208,6 +239,9 @@ PEERS: tuple[Peer, ...] = (
             "L2": "yes",
             "L2 debiased": "yes",
             "Brier": "binned decomposition",
+            "NLL": "yes",
+            "temperature": "yes",
+            "other recalibration": "Platt",
             "groups": "yes",
             "interval": "iid bootstrap",
             "paired difference": "iid",
@@ -215,6 +249,7 @@ PEERS: tuple[Peer, ...] = (
         },
         _calibstats,
         _calibstats_groups,
+        of_groups_is=" (with one bootstrap replicate, its least)",
         replicates=_calibstats_replicates,
     ),
     Peer(
@@ -223,12 +258,14 @@ PEERS: tuple[Peer, ...] = (
             "ECE": "yes",
             "equal mass": "yes",
             "Kuiper": "with p",
+            "other recalibration": "multicalibration",
             "groups": "Kuiper only",
             "weights": "yes",
             "diagram": "yes",
         },
         _mcgrad,
         _mcgrad_groups,
+        of_groups_is=" (Kuiper)",
     ),
     Peer(
         "probmetrics",
@@ -239,14 +276,20 @@ PEERS: tuple[Peer, ...] = (
             "smooth ECE": "relplot's",
             "Kuiper": "yes",
             "Brier": "refit decomposition",
+            "NLL": "yes",
+            "temperature": "yes",
+            "other recalibration": "many",
+            "weights": "scores",
         },
         _probmetrics,
         module="probmetrics.metrics",
+        is_other_quantity=True,
     ),
     Peer(
         "model-diagnostics",
         {"CORP": "yes", "Brier": "yes", "weights": "yes", "interval": "iid bootstrap", "diagram": "yes"},
         replicates=_model_diagnostics_replicates,
         module="model_diagnostics",
+        replicates_are=" (isotonic curves, in a figure)",
     ),
 )

@@ -112,6 +112,8 @@ PIECES = {
     "imports and open only": "pass",
     "tally, cold": "tally_dump(dump)",
     "tally, cached": "tally_dump(dump)",
+    "calibration by type, cold": "lb.calibration(dump)",
+    "calibration by type, cached": "lb.calibration(dump)",
     BOUND: (
         "dump.tokens.group_by('phase', 'step').agg(pl.col('nll').mean(), "
         "(pl.col('n_gt') + pl.col('n_eq_before') == 0).mean()).collect(engine='streaming')"
