@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from logitbox.analysis.calibration import calibration as calibration
+    from logitbox.analysis.calibration import calibration_difference as calibration_difference
+    from logitbox.analysis.classification import classification as classification
     from logitbox.analysis.decisions import decisions as decisions
+    from logitbox.analysis.doctor import doctor as doctor
     from logitbox.analysis.entropy import high_entropy as high_entropy
     from logitbox.analysis.explain import explain as explain
     from logitbox.analysis.flips import flips as flips
+    from logitbox.analysis.labels import label_issues as label_issues
     from logitbox.analysis.metrics import metrics as metrics
     from logitbox.data import load_example as load_example
     from logitbox.dumps.dump import Dump as Dump
     from logitbox.dumps.dump import open_dump
     from logitbox.dumps.flags import Flag as Flag
+    from logitbox.dumps.gradients import record_grad_norm as record_grad_norm
     from logitbox.dumps.losses import composite_loss as composite_loss
     from logitbox.dumps.recorder import Recorder as Recorder
     from logitbox.dumps.schemes.agent import AgentText as AgentText
@@ -44,15 +49,20 @@ _HOMES = {
     "ACCEPT_REJECT": "logitbox.dumps.schemes.answers:ACCEPT_REJECT",
     "resolve_answers": "logitbox.dumps.schemes.answers:resolve_answers",
     "composite_loss": "logitbox.dumps.losses:composite_loss",
+    "record_grad_norm": "logitbox.dumps.gradients:record_grad_norm",
     "Flag": "logitbox.dumps.flags:Flag",
     "Dump": "logitbox.dumps.dump:Dump",
     "open": "logitbox.dumps.dump:open_dump",
     "metrics": "logitbox.analysis.metrics:metrics",
     "calibration": "logitbox.analysis.calibration:calibration",
+    "calibration_difference": "logitbox.analysis.calibration:calibration_difference",
     "flips": "logitbox.analysis.flips:flips",
     "high_entropy": "logitbox.analysis.entropy:high_entropy",
     "explain": "logitbox.analysis.explain:explain",
     "decisions": "logitbox.analysis.decisions:decisions",
+    "classification": "logitbox.analysis.classification:classification",
+    "label_issues": "logitbox.analysis.labels:label_issues",
+    "doctor": "logitbox.analysis.doctor:doctor",
     "report": "logitbox.reports.report:report",
     "load_example": "logitbox.data:load_example",
     "LogitboxError": "logitbox.errors:LogitboxError",

@@ -25,7 +25,9 @@ def repeated_steps(dump: Dump) -> int:
         paths = [shard.path for shard in dump.shards("batches") if shard.session is session]
         if paths:
             frame = dump.visible(session)(pl.scan_parquet(paths, glob=False, hive_partitioning=False))
-            frames.append(frame.select("phase", "dataset", "step").unique().with_columns(by=pl.lit(session.session)))
+            frames.append(
+                frame.select("phase", "dataset", "step").unique().with_columns(by=pl.lit(session.session))
+            )
     if len({session.session for session in dump.sessions}) < 2 or not frames:
         return 0
     told = pl.concat(frames).group_by("phase", "dataset", "step").agg(pl.col("by").n_unique())

@@ -1,0 +1,263 @@
+"""Logs alone: formats, names, and what cannot be said without logits."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from logitbox.analysis.doctor import doctor
+from logitbox.analysis.doctor.sources.logs import read_log, series_rows
+from logitbox.errors import InputError
+
+HISTORY = [
+    {"epoch": 0.5, "loss": 1.5, "grad_norm": 2.0, "learning_rate": 1e-4, "step": 50},
+    {"epoch": 1.0, "eval_loss": 1.2, "eval_accuracy": 0.5, "eval_runtime": 3.0, "step": 100},
+    {"epoch": 1.5, "loss": 1.0, "grad_norm": 2.5, "learning_rate": 1e-4, "step": 150},
+    {"epoch": 2.0, "eval_loss": 1.0, "eval_accuracy": 0.6, "eval_runtime": 3.0, "step": 200},
+    {"epoch": 2.0, "step": 200, "train_loss": 1.25, "train_runtime": 9.0, "total_flos": 1.0},
+]
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def lines(rows):
+    return "\n".join(json.dumps(row) for row in rows) + "\n"
+
+
+def csv(rows):
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return "\n".join([",".join(names), *(",".join(str(row.get(name, "")) for name in names) for row in rows)])
+
+
+FORMATS = {
+    "trainer_state.json": json.dumps({"epoch": 2.0, "log_history": HISTORY}),
+    "list.json": json.dumps(HISTORY),
+    "lines.jsonl": lines(HISTORY),
+    "state_at_the_end.jsonl": lines([*HISTORY[:2], {"loss": 9, "log_history": HISTORY}]),
+    "cut_short.jsonl": lines(HISTORY) + '{"loss": 0.',
+    "wide.csv": csv(HISTORY),
+    "tabs.tsv": csv(HISTORY).replace(",", "\t"),
+    "bom.csv": "\ufeff" + csv(HISTORY),
+    "long.csv": csv([
+        {"step": row["step"], "epoch": row["epoch"], "key": key, "value": value}
+        for row in HISTORY
+        for key, value in row.items()
+        if key not in ("step", "epoch")
+    ]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats(tmp_path, name):
+    found = doctor(write(tmp_path / name, FORMATS[name]), "classification", classes=4)
+    values = found.series.filter(~pl.col("key").str.starts_with("nonfinite")).drop_nulls("value")
+    got = {(row["key"], row["step"]): (row["value"], row["epoch"]) for row in values.iter_rows(named=True)}
+    assert got[("train/loss", 50)] == (1.5, 0.5)
+    assert got[("val/accuracy", 200)] == (0.6, 2.0)
+    assert got[("train/grad_norm", 150)] == (2.5, 1.5)
+    assert ("train/loss", 200) not in got  # the mean of the whole run is no value of that step
+    assert not [key for key, _ in got if "runtime" in key]
+
+
+def test_rules_that_need_logits_say_so(tmp_path):
+    found = doctor(write(tmp_path / "state.json", FORMATS["trainer_state.json"]))
+    assert found.profile.name == "classification"
+    assert found.finding("avg-entropy").status == "not enough data"
+    assert found.finding("avg-entropy").told == "no val/avg_entropy: it takes recorded logits"
+    assert found.finding("val-accuracy").told == "the number of classes is not known; give classes="
+    assert found.finding("grad-norm-at-max").status == "not enough data"  # logged before clipping
+    known = doctor(tmp_path / "state.json", classes=4)
+    assert known.finding("val-accuracy").status == "pass"
+    assert len(known.of("not enough data")) < len(found.of("not enough data"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "profile"),
+    [
+        ([{"step": 1, "loss": 1.0, "mean_token_accuracy": 0.5}], "language-model"),
+        ([{"step": 1, "eval_accuracy": 0.5, "perplexity": 3.0}], "language-model"),
+        ([{"step": 1, "eval_accuracy": 0.5}], "classification"),
+        ([{"epoch": 1, "val/accuracy": 0.5}], "classification"),
+        ([{"step": 1, "loss": 1.0}], "language-model"),
+    ],
+)
+def test_profile_that_fits(rows, profile):
+    assert doctor(rows).profile.name == profile
+    assert doctor(pl.DataFrame(rows)).profile.name == profile
+
+
+def test_not_a_number():
+    rows = [{"step": i, "loss": float("nan") if i in (2, 5) else 1.0} for i in range(8)]
+    found = doctor(rows)
+    assert found.finding("nonfinite").status == "fail"
+    [evidence] = found.finding("nonfinite").evidence
+    assert (evidence.point.value, evidence.point.step) == (2, 5)
+    assert found.finding("nonfinite").sure == "sure"
+    assert not found.ok
+
+
+def test_nothing_is_trained():
+    rows = [{"step": i, "loss": 0.0, "grad_norm": 0.0} for i in range(8)]
+    found = doctor(rows)
+    assert {finding.rule.name for finding in found.of("fail")} == {"loss-zero", "grad-zero"}
+    assert str(found).startswith("2 of ")
+
+
+@pytest.mark.parametrize("name", ["step", "global_step", "_step", "current_steps", "global_step/max_steps"])
+def test_names_of_steps(name):
+    value = "7/40" if "/" in name else 7
+    [row, *_] = series_rows([{name: value, "loss": "1.5"}], {"loss": "train/nll"})
+    assert (row["step"], row["key"], row["value"]) == (7, "train/nll", 1.5)
+
+
+def test_without_steps_the_order_counts():
+    found = doctor([{"loss": value} for value in (1.0, 0.9, 0.9, 4.0)])
+    assert found.finding("loss-spike").status == "warn"
+    assert found.finding("loss-spike").evidence[0].point.step == 3
+
+
+def test_steps_per_epoch():
+    rows = [{"step": 100 * i, "val/accuracy": 0.3, "val/loss": 1.0} for i in range(1, 9)]
+    assert (
+        doctor(rows, classes=8).finding("val-accuracy").told == "epochs are not known; give steps_per_epoch="
+    )
+    assert doctor(rows, classes=8, steps_per_epoch=100).finding("val-accuracy").status == "warn"
+    assert doctor(rows, classes=8, steps_per_epoch=400).finding("val-accuracy").status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "no logged rows"), ("[]", "no logged rows"), ('"a"', "no logged rows"), ("{a", "line 1: no JSON")],
+)
+def test_what_is_no_log(tmp_path, text, said):
+    with pytest.raises(InputError, match=said):
+        read_log(write(tmp_path / "x.json", text))
+
+
+@given(
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(
+                ["step", "epoch", "loss", "eval_loss", "eval_accuracy", "grad_norm", "key", "value", "x y"]
+            ),
+            st.one_of(
+                st.floats(),
+                st.integers(),
+                st.text(max_size=5),
+                st.none(),
+                st.booleans(),
+                st.lists(st.floats()),
+            ),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.sampled_from(["classification", "language-model"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_log_is_judged(rows, profile):
+    found = doctor(rows, profile, classes=4)
+    assert len(found.findings) == len(found.profile.rules)
+    for finding in found.findings:
+        assert finding.told
+        assert bool(finding.sure) == (finding.status != "not enough data")
+
+
+def test_csv_that_is_none(tmp_path):
+    with pytest.raises(InputError, match="is no CSV"):
+        read_log(write(tmp_path / "x.csv", "a,b\n" + "1" * 200_000 + ",2\n"))
+
+
+def test_what_cannot_be_opened(tmp_path):
+    with pytest.raises(InputError, match="neither a dump"):
+        doctor(tmp_path / "none.json")
+    (tmp_path / "x.json").write_bytes(b"\xff\xff")
+    with pytest.raises(InputError, match="no text"):
+        doctor(tmp_path / "x.json")
+    with pytest.raises(InputError, match="cannot read a int"):
+        doctor(3)
+    with pytest.raises(InputError, match="cannot read a list"):
+        doctor([])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"classes": 1}, "classes is 1"),
+        ({"classes": 2.5}, "classes is 2.5"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch is 0"),
+        ({"steps_per_epoch": True}, "steps_per_epoch is True"),
+        ({"phase": "val"}, "only of a dump can a phase be chosen"),
+        ({"profile": 3}, "profile is 3; give classification"),
+        ({"constants": ["clip"]}, "give a dict such as {'clip': 1.0}"),
+        ({"profile": "x"}, "no profile 'x'"),
+        ({"profile": "classification", "constants": {"klip": 1.0}}, "no constant 'klip'; it has clip"),
+        ({"profile": "classification", "constants": {"clip": "1"}}, "constant clip is '1'"),
+    ],
+)
+def test_bad_arguments(options, said):
+    with pytest.raises(InputError, match=said):
+        doctor(HISTORY, **options)
+
+
+def test_result():
+    found = doctor(HISTORY, classes=4)
+    assert found.frame.height == len(found.findings) == len(found.profile.rules)
+    assert found.frame["rule"].to_list() == [rule.name for rule in found.profile.rules]
+    assert set(found.frame["status"]) <= {"pass", "warn", "fail", "not enough data"}
+    assert "val/accuracy 0.6" in found.frame.filter(rule="val-accuracy")["told"].item()
+    assert found.to_frame() is found.frame
+    assert "<table" in found._repr_html_()
+    assert found.dashboard["key"].to_list()[0] == "val/loss"
+    assert found.dashboard["value"].to_list()[0] == 1.0
+    assert str(found).startswith("no check of ")
+    assert doctor([{"step": 1, "x": 1}], "classification").finding("val-accuracy").status == "not enough data"
+
+
+def test_a_loss_that_was_nan_is_told_though_a_later_key_is_fine():
+    found = doctor([{"step": 50, "loss": float("nan")}, {"step": 100, "loss": 1.0, "eval_loss": 1.0}])
+    assert found.finding("nonfinite").status == "fail"
+    assert "nonfinite/train/nll 1" in found.finding("nonfinite").told
+
+
+def test_numbers_by_epoch_and_by_step_are_not_mixed():
+    by_epoch = [{"epoch": e, "val/accuracy": e / 10} for e in range(1, 6)]
+    train = [{"step": 100 * e, "epoch": e, "train/accuracy": e / 10} for e in range(1, 6)]
+    found = doctor(by_epoch + train, "classification", classes=8)
+    gap = found.finding("insufficient-capacity").evidence[1]
+    assert gap.point.value == 0
+    train = [{"step": 100 * e, "train/accuracy": e / 10} for e in range(1, 6)]
+    found = doctor(by_epoch + train, "classification", classes=8)
+    assert "never measured together" in found.finding("insufficient-capacity").evidence[1].told
+
+
+def test_a_row_without_a_moment_is_of_the_one_before():
+    rows = [{"step": 10, "epoch": 1, "val/accuracy": 0.2}, {"val/accuracy": 0.5}]
+    [point] = [r for r in series_rows(rows, {}) if r["key"] == "val/accuracy" and r["value"] == 0.5]
+    assert (point["step"], point["epoch"]) == (10, 1)
+    assert doctor(rows, "classification", classes=8).finding("val-accuracy").evidence[0].point.value == 0.5
+
+
+def test_what_was_never_measured_together_is_told():
+    rows = [{"epoch": e, f"val/duration_accuracy/{name}": 0.5} for e, name in ((1, "0-5s"), (2, "5-10s"))]
+    told = doctor(rows, "classification", classes=8).finding("duration-same").told
+    assert told == "no 2 of val/duration_accuracy/* were ever measured together"
+
+
+def test_numbers_beyond_float64_are_left_out():
+    rows = [{"epoch": 1, "val/top2_accuracy": 1e308, "val/accuracy": -1e308}]
+    found = doctor(rows, "classification", classes=8)
+    assert found.finding("top2-confused").status == "not enough data"
+
+
+def test_a_file_that_is_no_log_is_told():
+    [note] = doctor([{"step": 1, "epoch": 1, "nbformat": 4}], "classification").facts.notes
+    assert "only nbformat: is it a log?" in note
+    assert doctor([{"epoch": 1, "val/accuracy": 0.5}], "classification").facts.notes == ()
