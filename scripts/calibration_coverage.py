@@ -13,8 +13,10 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +46,19 @@ REST = 2.0
 
 MODELS = {"calibrated": 1.0, "slightly over-confident": 0.93, "over-confident": 0.7}
 """Factor of the logit: accuracy = expit(factor · logit of confidence)."""
-SETTINGS = {"1,000 independent tokens": 0, "50 samples": 50, "200 samples": 200, "1,000 samples": 1000}
-"""Samples of 1 to 200 tokens; 0 for tokens that are one each."""
+SETTINGS = {
+    "1,000 independent tokens": (0, False),
+    "50 samples": (50, False),
+    "200 samples": (200, False),
+    "1,000 samples": (1000, False),
+    "2 samples": (2, False),
+    "5 samples": (5, False),
+    "2 unequal samples": (2, True),
+    "5 unequal samples": (5, True),
+    "30 unequal samples": (30, True),
+    "100 unequal samples": (100, True),
+}
+"""(Samples, whether they are of lognormal size, σ = 1.5) of 1 to 200 tokens; 0 for tokens that are one each."""
 
 MEANS = ("accuracy", "overconfidence", "nll", "entropy_gap", "brier")
 BOOTSTRAP = "ece, percentile bootstrap"
@@ -68,9 +81,11 @@ def accuracy_at(z: Float, factor: float) -> Float:
     return expit(factor * z)
 
 
-def draw(samples: int, factor: float, rng: np.random.Generator) -> Tokens:
+def draw(samples: int, factor: float, rng: np.random.Generator, *, is_unequal: bool = False) -> Tokens:
     """Tokens of so many samples, or 1,000 of one each."""
     sizes = rng.integers(1, 201, samples) if samples else np.ones(1000, dtype=np.int64)
+    if is_unequal:
+        sizes = np.maximum(1, 20 * rng.lognormal(0, 1.5, samples)).astype(np.int64)
     cluster = np.repeat(np.arange(len(sizes)), sizes)
     z = (
         LOCATION
@@ -167,12 +182,14 @@ class Count:
         self.held: dict[str, list[bool]] = defaultdict(list)
         self.width: dict[str, list[float]] = defaultdict(list)
         self.values: dict[str, list[float]] = defaultdict(list)
+        self.small: list[bool] = []
 
     def add(self, tokens: Tokens) -> None:
         """Another run."""
         found = calibration_of(tokens)
         for name in (*MEANS, *ERRORS):
             self._see(name, name, found.interval(name))
+        self.small.append((found.kuiper_p or 0.0) <= 0.05)
         self._see("percentile", "ece", percentile(found.evidence))
         self._see("independent", "accuracy", independent(tokens))
         for name in ("ece", "ece_noise"):
@@ -213,7 +230,13 @@ def page(counts: Mapping[tuple[str, str], Count], runs: int) -> str:
     first = ["tokens", "model"]
     held, wide = [*MEANS, "independent"], [*ERRORS, "percentile"]
     values = [
-        [*key, f"{count.truth['ece']:.4f}", count.mean("ece"), count.mean("ece_noise")]
+        [
+            *key,
+            f"{count.truth['ece']:.4f}",
+            count.mean("ece"),
+            count.mean("ece_noise"),
+            f"{100 * np.mean(count.small):.1f}",
+        ]
         for key, count in counts.items()
     ]
     return TEXT.format(
@@ -224,7 +247,9 @@ def page(counts: Mapping[tuple[str, str], Count], runs: int) -> str:
         widths=table(
             [*first, *wide[:-1], BOOTSTRAP, "accuracy", "nll"], rows([*wide, "accuracy", "nll"], "mean_width")
         ),
-        values=table([*first, "ECE of the population", "mean ECE", "mean ece_noise"], values),
+        values=table(
+            [*first, "ECE of the population", "mean ECE", "mean ece_noise", "kuiper_p ≤ 0.05, %"], values
+        ),
     )
 
 
@@ -234,13 +259,14 @@ Written by `scripts/calibration_coverage.py`, which simulates tokens of which ev
 A share of 95 % is then known to ± {noise:.1f} points.
 
 The logit of confidence is normal with mean 3 (confidence 0.95) and standard deviations 1.0 between samples and 2.3 within.
-Samples have 1 to 200 tokens. A token is right with probability g ± 0.9·g(1 − g), where g is what the model's
+Samples have 1 to 200 tokens, all as likely; unequal ones 20 times a lognormal number with σ = 1.5, so that 100 of them are
+worth about 15 of one size. A token is right with probability g ± 0.9·g(1 − g), where g is what the model's
 calibration says and the sign is the sample's: tokens of a sample are right and wrong together. The logit of g is 1, 0.93
 or 0.7 times that of the confidence. Truths are of the population: 15 bins of it, not of a sample.
 
 ## Means: coverage, %
 
-Clustered by sample, Student's t; about 95 is right.
+Clustered by sample, jackknife variance, Student's t; about 95 is right.
 The last column takes tokens as independent, as most tools do.
 
 {means}
@@ -259,25 +285,36 @@ resampling adds noise again, so that it lies above the truth unless that is far 
 
 ## What sampling alone makes of ECE
 
-`ece_noise` should be the mean ECE of a calibrated model.
+`ece_noise` should be the mean ECE of a calibrated model, whose `kuiper_p` should be 0.05 or less in 5 % of runs at most. That is a
+test by signs of samples, which with 5 samples can hardly tell anything at that level.
 
 {values}
 """
 
 
+def simulated(model: str, setting: str, runs: int) -> Count:
+    """One row; always the same."""
+    factor, (samples, is_unequal) = MODELS[model], SETTINGS[setting]
+    rng = np.random.default_rng([samples, int(1000 * factor), is_unequal])
+    count = Count(truths(factor))
+    for _ in range(runs):
+        count.add(draw(samples, factor, rng, is_unequal=is_unequal))
+    return count
+
+
 def main() -> None:
-    """Simulate all settings and write the page."""
+    """Simulate all settings, one to a process, and write the page."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 850
     started = time.perf_counter()
+    keys = [(setting, model) for model in MODELS for setting in SETTINGS]
     counts: dict[tuple[str, str], Count] = {}
-    for model, factor in MODELS.items():
-        truth = truths(factor)
-        for setting, samples in SETTINGS.items():
-            rng = np.random.default_rng([samples, int(1000 * factor)])
-            count = counts[setting, model] = Count(truth)
-            for _ in range(runs):
-                count.add(draw(samples, factor, rng))
-            print(f"{time.perf_counter() - started:6.0f} s  {setting}, {model}", file=sys.stderr)
+    with ProcessPoolExecutor() as pool:
+        rows = pool.map(
+            simulated, *zip(*((model, setting) for setting, model in keys), strict=True), repeat(runs)
+        )
+        for key, count in zip(keys, rows, strict=True):
+            counts[key] = count
+            print(f"{time.perf_counter() - started:6.0f} s  {', '.join(key)}", file=sys.stderr)
     text = page(counts, runs)
     PAGE.write_text(text, encoding="utf-8")
     print(text)

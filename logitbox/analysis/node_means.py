@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from logitbox.analysis.convex import Known, Piece, Point, lowest, pieces
+from logitbox.analysis.convex import Known, Piece, Point, pieces
 from logitbox.analysis.scaling import COLUMNS, has_sums
-from logitbox.analysis.tail import NODES, Columns, log_sums
+from logitbox.analysis.tail import NODES, Columns, Float, log_sums, log_sums_off
 
 Read = Callable[[Sequence[str]], Iterable[Columns]]
 """Column names to chunks of rows with those of them that are there: `Choice.scan`, for one."""
@@ -31,6 +31,9 @@ NO_TOKENS = "no token with a finite nll"
 _FOR_MEANS = COLUMNS[:6]
 ONE = NODES.index(1.0)
 
+_EXTENDED = 5
+"""A line through two of `NODES`, extended to the next one, is off there by up to so many times what its points are off by."""
+
 
 @dataclass(frozen=True)
 class NoFit:
@@ -46,6 +49,7 @@ class NoFit:
 class Means:
     """Exact means of a population: `nll` at `NODES`, `uniform` at β = 0, and d nll/dβ = nll − entropy at β = 1.
 
+    `off` is how far float32 may have put each `nll` off: little, unless logits lie far from 0.
     Where `missing` tokens have no `lse_beta`, `nll` is right at β = 1 only.
     """
 
@@ -55,6 +59,7 @@ class Means:
     tokens: int
     left_out: int
     missing: int = 0
+    off: tuple[float, ...] = (0.0,) * len(NODES)
 
     @property
     def bracket(self) -> tuple[float, float]:
@@ -65,6 +70,27 @@ class Means:
         if self.slope == 0:
             return 1.0, 1.0
         return (NODES[ONE - 1], 1.0) if self.slope > 0 else (1.0, NODES[ONE + 1])
+
+    @property
+    def _around(self) -> tuple[float, float]:
+        """Where the least mean may be, given what `nll` may be off by."""
+        most = min(y + off for y, off in zip(self.nll, self.off, strict=True))
+        near = [j for j, (y, off) in enumerate(zip(self.nll, self.off, strict=True)) if y - off <= most]
+        if near == [ONE]:
+            return self.bracket
+        return NODES[max(near[0] - 1, 0)], NODES[min(near[-1] + 1, len(NODES) - 1)]
+
+    @property
+    def most(self) -> float:
+        """What the least mean is not above."""
+        exact = (
+            [self.nll[ONE]] if self.missing else [y + off for y, off in zip(self.nll, self.off, strict=True)]
+        )
+        return max(0.0, min(exact))
+
+    def off_at(self, beta: float) -> float:
+        """What float32 may add to a mean that was taken right at one of `NODES`."""
+        return self.off[NODES.index(beta)] if beta in NODES else 0.0
 
     @property
     def no_fit(self) -> NoFit | None:
@@ -83,16 +109,13 @@ class Means:
 
         Between two nodes the lower bound, the logarithm of sums of e^{linear in β}, is convex as well.
         """
-        exact = self._exact
-        of_mean = self._known(above, ROUNDING)
-        first, last = self.bracket
-        found = [self.nll[ONE]] if first == last else []
-        for a, b in pairwise(NODES):
-            if first <= a and b <= last:
-                known = {x: y for x, y in (*below, *exact) if a <= x <= b}
-                widened = [(x, y - ROUNDING) for x, y in known.items()]
-                found.append(lowest(of_mean, widened, a, b))
-        return min(found)
+        first, last = self._around
+        inside = [
+            piece
+            for piece in self.pieces(below, above, ROUNDING)
+            if first <= piece.left and piece.right <= last
+        ]
+        return max(0.0, min([self.nll[ONE] - SINGLE, *(piece.lowest for piece in inside)]))
 
     def pieces(
         self,
@@ -110,11 +133,13 @@ class Means:
             slack: what `below` may be above mean nll by beyond that, between two places.
         """
         of_mean = self._known(above, rounding)
+        off = 0.0 if self.missing else max(self.off)
         found: list[Piece] = []
         for a, b in pairwise(NODES):
-            inside = {x: y for x, y in (*below, *self._exact) if a <= x <= b}
+            # At a node the most, because lines from there are used beyond their other point only.
+            inside = {x: y + self.off_at(x) for x, y in (*below, *self._exact) if a <= x <= b}
             found += pieces(of_mean, [(x, y - rounding) for x, y in inside.items()], a, b, slack)
-        return found
+        return [_lowered(piece, _EXTENDED * off) for piece in found] if off else found
 
     @property
     def _exact(self) -> list[Point]:
@@ -124,12 +149,20 @@ class Means:
 
     def _known(self, above: Sequence[Point], rounding: float) -> Known:
         slope = (1.0, self.nll[ONE], self.slope)
-        return Known(self._exact, slope, [(x, y + rounding) for x, y in above])
+        off = 0.0 if self.missing else max(self.off)
+        return Known(self._exact, slope, [(x, y + rounding + max(off, self.off_at(x))) for x, y in above])
+
+
+def _lowered(piece: Piece, off: float) -> Piece:
+    """All lines but the first, the tangent at β = 1, which is exact."""
+    lines = piece.lines.copy()
+    lines[1:, 1] -= off
+    return Piece(piece.left, piece.right, lines)
 
 
 def means_of(read: Read, populations: int = 1) -> list[Means]:
     """Of every population, in one pass, which needs no gaps. Rows without `MEMBER` are of all of them."""
-    sums = np.zeros((len(NODES) + 2, populations))
+    sums = np.zeros((2 * len(NODES) + 2, populations))
     tokens, left_out, missing = np.zeros((3, populations), dtype=np.int64)
     for columns in read(_FOR_MEANS):
         rows, dropped = finite(columns)
@@ -140,19 +173,21 @@ def means_of(read: Read, populations: int = 1) -> list[Means]:
         tokens += member.sum(axis=0)
         missing += (~known[:, None] & member).sum(axis=0)
         nll = rows["nll"].astype(np.float64)
-        at_nodes = np.zeros((len(NODES), len(nll)))
+        at_nodes, off = np.zeros((2, len(NODES), len(nll)))
         if known.any():
             beyond = np.array(NODES)[:, None] * (nll - rows["top_nll"])
             at_nodes = np.where(known, log_sums(rows) + beyond, 0.0)
+            off = np.where(known, log_sums_off(rows), 0.0)
         at_nodes[ONE] = nll
-        others = np.stack([np.log(rows["n_finite"]), nll - rows["entropy"]])
-        values, weights = np.concatenate([at_nodes, others]), member.astype(np.float64)
+        others: Float = np.stack([np.log(rows["n_finite"]), nll - rows["entropy"]])
+        values, weights = np.concatenate([off, at_nodes, others]), member.astype(np.float64)
         # One population after the other, so that none depends on which others there are.
         sums += np.stack([values @ weights[:, i] for i in range(populations)], axis=1)
-    n = np.maximum(tokens, 1)
+    means, size = (sums / np.maximum(tokens, 1)).T.tolist(), len(NODES)
+    counts = zip(tokens.tolist(), left_out.tolist(), missing.tolist(), strict=True)
     return [
-        Means([*nodes], uniform, slope, int(tokens[i]), int(left_out[i]), int(missing[i]))
-        for i, (*nodes, uniform, slope) in enumerate((sums / n).T.tolist())
+        Means(found[size:-2], found[-2], found[-1], *count, tuple(found[:size]))
+        for found, count in zip(means, counts, strict=True)
     ]
 
 

@@ -9,7 +9,7 @@ import hashlib
 import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.resources import files
@@ -130,13 +130,16 @@ def run(
         what: the pass.
         dump: an opened dump.
         tasks: of `tasks_of`.
-        executor: any `concurrent.futures.Executor`; by default shards are done one after the other.
+        executor: any `concurrent.futures.Executor`; by default shards are done one after the other. Processes must not be
+            forked: give a `ProcessPoolExecutor` the context "spawn" or "forkserver".
         progress: told after every shard.
         only: takes of each shard's sums what is wanted; the cache keeps all.
 
     Raises:
+        InputError: processes that are forked.
         DamagedDumpError: a shard was altered.
     """
+    _check_executor(executor)
     folder = dump.path.absolute()
     made = (
         (_cached(what, folder, task) for task in tasks)
@@ -146,6 +149,18 @@ def run(
     told = _told(made, len(tasks), progress)
     parts = told if only is None else map(only, told)
     return merge_all(what.merge, parts) if what.size is None else merge_by_size(what.merge, parts, what.size)
+
+
+def _check_executor(executor: Executor | None) -> None:
+    """Forked processes hang: the locks of polars' threads are copied as they are, and nobody there opens them again."""
+    if not isinstance(executor, ProcessPoolExecutor):
+        return
+    context = getattr(executor, "_mp_context", None)  # where every Python so far keeps it
+    if context is not None and context.get_start_method() == "fork":
+        raise InputError(
+            "executor is a ProcessPoolExecutor that forks, and forked processes hang where polars' threads ran before; make "
+            'it ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))'
+        )
 
 
 def merge_all(merge: Callable[[Sequence[S]], S], parts: Iterable[S]) -> S:

@@ -38,11 +38,26 @@ _NOTHING = -1e4
 
 
 def log_sums(columns: Columns) -> Float:
-    """L(β) at `NODES`, [6, rows], to 1e-5: lse is float32. NaN where `lse_beta` is."""
+    """L(β) at `NODES`, [6, rows], to `log_sums_off`. NaN where `lse_beta` is."""
     top_nll = columns["top_nll"].astype(np.float64)
     m = columns["lse"] - top_nll
     given = {beta: columns["lse_beta"][:, i] - beta * m for i, beta in enumerate(BETAS)}
     return np.stack([(given | {1.0: top_nll})[beta] for beta in NODES])
+
+
+def log_sums_off(columns: Columns) -> Float:
+    """How far `log_sums` may be off because lse and lse_beta are float32, [6, rows]: the further from 0 the more.
+
+    m = lse − top_nll errs by half a unit in the last place of lse, and lse_β by that of itself and of βm.
+    """
+    lse = abs(columns["lse"].astype(np.float32))
+    m = lse + columns["top_nll"].astype(np.float32)  # no smaller than |m|
+    unit = np.spacing(lse).astype(np.float64) / 2
+    found = np.zeros((len(NODES), len(lse)))
+    for i, beta in enumerate(BETAS):
+        largest = np.fmax(abs(columns["lse_beta"][:, i].astype(np.float32)), np.float32(beta) * m)
+        found[NODES.index(beta)] = beta * unit + np.spacing(largest)
+    return found
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,7 @@ class Tail:
         gaps: of the top k, [rows, k]; 1e4 where there is none.
         last: the largest gap of each row, [rows].
         logs: ln t at `KNOTS`, [7, rows].
+        below, above: the same from the least and from the most that the recorded sums may be.
         slope: of ln t at β = 1, [rows].
         pair: (part, distance) of `moments.two_gaps` for the rest, [rows] each.
     """
@@ -60,6 +76,8 @@ class Tail:
     gaps: Single
     last: Float
     logs: Float
+    below: Float
+    above: Float
     slope: Float
     pair: tuple[Float, Float]
 
@@ -72,12 +90,13 @@ class Tail:
     def rest(self, beta: float) -> tuple[Float, Float, Float]:
         """(estimate, low, high) of t(β), [rows]: the polynomial; extended chords and tangent; chord and `moments`."""
         j = min(int(np.searchsorted(KNOTS, beta, side="right")) - 1, len(KNOTS) - 2)
-        high = np.minimum(self._chord(j, beta), self.logs[j] - (beta - KNOTS[j]) * self.last)
-        low = self.logs[j + 1] + (KNOTS[j + 1] - beta) * self.last
-        if j > 0:
-            low = np.maximum(low, self._chord(j - 1, beta))
+        above, below = self.above, self.below
+        high = np.minimum(_line(beta, (j, above), (j + 1, above)), above[j] - (beta - KNOTS[j]) * self.last)
+        low = below[j + 1] + (KNOTS[j + 1] - beta) * self.last
+        if j > 0:  # extended beyond the knot that counts with more than 1, and so the other with less than 0
+            low = np.maximum(low, _line(beta, (j - 1, above), (j, below)))
         if j + 2 < len(KNOTS):
-            low = np.maximum(low, self._chord(j + 1, beta))
+            low = np.maximum(low, _line(beta, (j + 1, below), (j + 2, above)))
         if ONE in {j, j + 1}:
             spread = (1 - beta) * self.last + np.log(mixture(*self.pair, beta))
             high = np.minimum(high, self.logs[ONE] + spread)
@@ -87,10 +106,12 @@ class Tail:
         estimate = np.minimum(np.maximum(weights[:-1] @ self.logs + weights[-1] * self.slope, low), high)
         return np.exp(estimate), np.exp(low), np.exp(high)
 
-    def _chord(self, j: int, beta: float) -> Float:
-        """The line through knots j and j + 1."""
-        share = (beta - KNOTS[j]) / (KNOTS[j + 1] - KNOTS[j])
-        return (1 - share) * self.logs[j] + share * self.logs[j + 1]
+
+def _line(beta: float, one: tuple[int, Float], other: tuple[int, Float]) -> Float:
+    """At β, the line through the values of two arrays at two knots."""
+    (i, first), (j, second) = one, other
+    share = (beta - KNOTS[i]) / (KNOTS[j] - KNOTS[i])
+    return (1 - share) * first[i] + share * second[j]
 
 
 def tail_of(columns: Columns) -> Tail:
@@ -102,30 +123,43 @@ def tail_of(columns: Columns) -> Tail:
     outside = columns["n_finite"] - count
     empty = ~((mass > 0) & (outside > 0))
     with np.errstate(all="ignore"):  # rounding can leave less than nothing of a tail: NaN, bounded below
-        logs = np.log(np.concatenate([outside[None], np.exp(log_sums(columns)) - top]))
-        logs[ONE] = top_nll + np.log(mass)
+        sums, off = log_sums(columns), log_sums_off(columns)
+        knots = [
+            np.log(np.concatenate([outside[None], np.exp(part) - top]))
+            for part in (sums, sums - off, sums + off)
+        ]
+        for logs in knots:
+            logs[ONE] = top_nll + np.log(mass)
+        logs, below, above = knots
         whole_slope = np.exp(top_nll) * (columns["entropy"] - top_nll)  # Σ g e^{−g}: entropy = ln s + E[g]
         slope = (top_slope - whole_slope) / np.exp(logs[ONE])
     last = np.where(empty, 0.0, last)
-    logs[:, empty], slope[empty] = _NOTHING, 0.0
-    logs, slope = _convex(logs, slope, last)
+    slope[empty] = 0.0
+    for part in knots:
+        part[:, empty] = _NOTHING
+        _cut_below_one(part, last)
+    slope = _cut(slope, (logs[ONE] - above[ONE - 1]) / (1 - KNOTS[ONE - 1]), -last)
+    for part in knots:
+        _cut_above_one(part, slope, last)
     excess = np.maximum(-slope - last, 0.0)
     pair = two_gaps(excess, np.maximum(logs[0] - logs[ONE] - last, excess))
-    return Tail(gaps, last, logs, slope, pair)
+    return Tail(gaps, last, logs, below, above, slope, pair)
 
 
-def _convex(logs: Float, slope: Float, last: Float) -> tuple[Float, Float]:
+def _cut_below_one(logs: Float, last: Float) -> None:
     """The knots that have rounding errors, cut to what those without allow: β = 0, β = 1 and the k-th gap."""
     zero, one = logs[0], logs[ONE]
     for j, beta in enumerate(KNOTS):
         if 0 < beta < 1:
             below_chord = np.minimum((1 - beta) * zero + beta * one, zero - beta * last)
             logs[j] = _cut(logs[j], one + (1 - beta) * last, below_chord)
-    slope = _cut(slope, (one - logs[ONE - 1]) / (1 - KNOTS[ONE - 1]), -last)
+
+
+def _cut_above_one(logs: Float, slope: Float, last: Float) -> None:
+    """Likewise: the tail at 1.5 and 2 is smaller against the rounding than that of the slope."""
     for j, beta in enumerate(KNOTS):
-        if beta > 1:  # the tail at 1.5 and 2 is smaller against the rounding than that of the slope
-            logs[j] = _cut(logs[j], one + (beta - 1) * slope, one - (beta - 1) * last)
-    return logs, slope
+        if beta > 1:
+            logs[j] = _cut(logs[j], logs[ONE] + (beta - 1) * slope, logs[ONE] - (beta - 1) * last)
 
 
 def _cut(values: Float, low: Float, high: Float) -> Float:

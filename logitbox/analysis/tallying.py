@@ -39,12 +39,13 @@ def tally_dump(
         dump: an opened dump.
         by: further key columns beside phase, dataset, pass, step, epoch: whole-number columns of `tokens` (rank,
             micro, sample, pos, gold, …) or columns of `samples` (source, group, any of the user's).
-        executor: any `concurrent.futures.Executor`; by default shards are tallied one after the other.
+        executor: any `concurrent.futures.Executor`; by default shards are tallied one after the other. Processes must not
+            be forked: `ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))`.
         progress: told after every shard.
         thresholds: where `explain` cuts its token classes.
 
     Raises:
-        InputError: no such column, one that cannot be split by, or a dump without token rows.
+        InputError: no such column, one that cannot be split by, a dump without token rows, or processes that are forked.
         DamagedDumpError: a shard was altered.
     """
     further = [name for name in dict.fromkeys(by) if name not in KEYS]

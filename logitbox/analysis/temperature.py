@@ -63,6 +63,7 @@ class Fit:
         tokens: fitted on.
         left_out: NaN or infinite nll.
         coolest, hottest: the temperature of least mean nll over [0.5, 4] lies between them.
+        off: what float32 may have put mean nll off by at the recorded β; large if logits lie far from 0.
     """
 
     temperature: float
@@ -75,6 +76,7 @@ class Fit:
     left_out: int
     coolest: float = 1 / NODES[-1]
     hottest: float = 1 / NODES[0]
+    off: float = 0.0
 
     @property
     def gain(self) -> float:
@@ -195,17 +197,20 @@ class _Search:
     def fit(self) -> Fit:
         """After the last pass."""
         low, high = self._reach()
+        most = self._high
+        least_nll = min(self.means.least_above(self._points(2), self._points(3)), most)
         return Fit(
             temperature=1 / self.best,
             nll_before=self.means.nll[ONE],
-            nll=float(self._found[self._first, 0]),
-            low=self.means.least_above(self._points(2), self._points(3)),
-            high=self._high,
+            nll=float(np.clip(self._found[self._first, 0], least_nll, most)),
+            low=least_nll,
+            high=most,
             at_edge=self.best in {NODES[0], NODES[-1]},
             tokens=self.means.tokens,
             left_out=self.means.left_out,
             coolest=1 / max(high, self.best),
             hottest=1 / min(low, self.best),
+            off=max(self.means.off),
         )
 
     def range(self) -> Range:
@@ -215,7 +220,8 @@ class _Search:
         least_nll = min(piece.lowest for piece in there)
         means = self.means
         counts = (means.tokens, means.left_out, means.missing)
-        return Range(1 / high, 1 / low, means.nll[ONE], min(least_nll, self._high), self._high, *counts)
+        least_nll = min(max(least_nll, 0.0), self._high)
+        return Range(1 / high, 1 / low, means.nll[ONE], least_nll, self._high, *counts)
 
     @property
     def _rounding(self) -> float:
@@ -224,8 +230,8 @@ class _Search:
     @property
     def _high(self) -> float:
         """What the least mean cannot be above."""
-        exact = [self.means.nll[ONE]] if self.loose else self.means.nll
-        return min(*exact, *(self._found[:, 3] + self._rounding).tolist(), self.means.nll[ONE])
+        found = (y + self._rounding + self.means.off_at(x) for x, y in self._points(3))
+        return max(0.0, min([self.means.most, *found]))
 
     def _points(self, part: int) -> list[tuple[float, float]]:
         return list(zip(self._at, self._found[:, part].tolist(), strict=True))

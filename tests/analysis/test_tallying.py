@@ -68,6 +68,14 @@ def test_the_same_to_the_bit_on_every_executor_and_from_the_cache(path):
         assert len(told) == len(tasks(dump))
 
 
+def test_forked_processes_are_refused_before_they_can_hang(path):
+    with (
+        ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as executor,
+        pytest.raises(InputError, match=r'mp_context=multiprocessing.get_context\("spawn"\)'),
+    ):
+        tally_dump(open_dump(path), executor=executor)
+
+
 def test_only_new_shards_are_tallied(path, monkeypatch):
     calls = []
     counted = replace(tallying.TALLY, of_shard=lambda task: calls.append(task.name) or tally_shard(task))

@@ -431,3 +431,27 @@ def test_where_a_convex_function_can_be_below_a_level():
     assert wider[0] <= 1.2
     assert wider[1] >= 1.4
     assert reach(pieces(known, below, 1.0, 2.0), -1.0) is None
+
+
+@pytest.mark.parametrize("offset", [0, 20, -30, 100, -1000, 10_000])
+@pytest.mark.parametrize(("rows", "v", "k"), [(1, 1, 1), (3, 2, 2), (3, 50, 8), (2, 50, 0), (30, 400, 32)])
+def test_bounds_hold_however_far_logits_are_from_zero(offset, rows, v, k):
+    """lse and lse_beta are float32, and are subtracted from each other."""
+    betas = np.linspace(0.25, 2, 400)
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        x = (rng.normal(0, rng.choice([0.5, 1.5, 4]), (rows, v)) + offset).astype(np.float32)
+        gold = drawn(x.astype(np.float64), rng, rng.choice([0.5, 1.2, 3]))
+        columns = columns_of(x, gold, k)
+        found = fit(lambda _, c=columns: [c])
+        near = x.astype(np.float64) - x.max(axis=1, keepdims=True)
+        nll = np.array([exact(near, gold, beta).mean() for beta in betas])
+        assert found.low <= found.nll <= found.high
+        assert found.low <= nll.min() <= found.high + 2e-6
+        as_good = betas[nll <= nll.min() + 1e-9]
+        assert found.coolest <= 1 / as_good.min() + 1e-2
+        assert found.hottest >= 1 / as_good.max() - 1e-2
+        assert found.low >= 0
+        # float32 is off by half a unit of lse, and by one of lse_beta, at each of the recorded β; this is at 2.
+        largest = np.float32(2 * (abs(offset) + 20))
+        assert found.off <= 2 * float(np.spacing(largest))

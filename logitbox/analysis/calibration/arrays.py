@@ -34,9 +34,10 @@ def from_arrays(
     Args:
         confidence: [n], the probability given to the prediction, in [0, 1]. NaN is left out and counted.
         correct: [n], whether the prediction was right: bool, or 0 and 1.
-        weight: [n], finite and 0 or more; rows of weight 0 are left out. By default 1 each.
-        cluster: [n], what rows belong together (a sample's tokens), of any type; intervals then resample clusters. By
-            default every row is independent of the others.
+        weight: [n], finite and 0 or more, in any unit; rows of weight 0 (or below 1e-150 of the largest) are left out. By
+            default 1 each.
+        cluster: [n], what rows belong together (a sample's tokens), of any type; intervals then resample clusters. All
+            NaN are one label, all None another. By default every row is independent of the others.
         bins: number of equal-width and of equal-mass bins.
 
     Raises:
@@ -66,7 +67,8 @@ def from_probabilities(
     Args:
         probs: [n, classes], rows sum to 1 within 0.001. Rows with a NaN are left out and counted.
         labels: [n], the true class of each.
-        weight: [n], finite and 0 or more; rows of weight 0 are left out. By default 1 each.
+        weight: [n], finite and 0 or more, in any unit; rows of weight 0 (or below 1e-150 of the largest) are left out. By
+            default 1 each.
         cluster: [n], what rows belong together, of any type; by default every row is independent of the others.
         bins: number of equal-width and of equal-mass bins.
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+from scipy.special import stdtrit
 
 from logitbox.analysis.bins import wilson
 from logitbox.analysis.calibration.atoms import Atoms, Float
 from logitbox.analysis.calibration.evidence import Clusters, Evidence
+from logitbox.analysis.calibration.few import degrees, rest
+from logitbox.analysis.intervals import Z95
 
 _ROUNDING = 1e-9
 """Shares nearer to 0 or 1 than this are 0 or 1."""
@@ -17,9 +20,10 @@ def reliability(evidence: Evidence) -> pl.DataFrame:
     """Reliability of every equal-width bin that has tokens.
 
     The interval of accuracy is Wilson's at the number of independent tokens that would be as uncertain, accuracy ·
-    (1 − accuracy) / error², with the error clustered by sample (ratio linearisation, as everywhere), and never more than
-    there are; where all are right or all wrong, at the number of clusters. So it does not leave [0, 1], and is nearly the
-    normal one where tokens are many. (The effective number is that of Korn & Graubard 1998, Survey Methodology 24.)
+    (1 − accuracy) / error², with the error clustered by sample (ratio linearisation, with the allowance of `few` for few
+    and unequal clusters), and never more than there are; where all are right or all wrong, at the number of clusters. So
+    it does not leave [0, 1], and is nearly the normal one where tokens are many. (The effective number is that of Korn &
+    Graubard 1998, Survey Methodology 24.)
 
     Returns:
         `low`, `high`, `n` (tokens), `accuracy`, `confidence`, `gap` = accuracy − confidence, and the 95 % interval of
@@ -66,11 +70,11 @@ def _independent(clusters: Clusters, table: Atoms, share: Float, *, is_by_row: b
         flat = size[at] if is_by_row else min(float(units), size[at])
         right = (clusters.residual[:, inside] + clusters.n[:, inside] * middle[inside]).sum(axis=1)[some]
         n = n[some]
-        off = right - right.sum() / n.sum() * n
+        each = (right - right.sum() / n.sum() * n) / n.sum() / np.sqrt(rest(n))
         variance = share[at] * (1 - share[at])
-        squares = float(off @ off) * units / max(units - 1, 1)
+        squares = float(each @ each) * (float(stdtrit(degrees(n), 0.975)) / Z95) ** 2
         if units < 2 or variance <= _ROUNDING or squares <= 0:
             size[at] = flat
         else:
-            size[at] = min(variance * float(n.sum()) ** 2 / squares, size[at])
+            size[at] = min(variance / squares, size[at])
     return size

@@ -22,22 +22,27 @@ from logitbox.analysis.calibration.sweep import ece_sweep_error as ece_sweep_err
 
 def accuracy(evidence: Evidence) -> float:
     """Share of right tokens."""
-    return float(evidence.table.right.sum()) / evidence.n
+    return _share(float(evidence.table.right.sum()) / evidence.n)
 
 
 def confidence(evidence: Evidence) -> float:
     """Mean confidence."""
-    return float(evidence.table.confidence.sum()) / evidence.n
+    return _share(float(evidence.table.confidence.sum()) / evidence.n)
 
 
 def overconfidence(evidence: Evidence) -> float:
     """Confidence − accuracy."""
-    return -float(evidence.table.residual.sum()) / evidence.n
+    return max(-1.0, min(-float(evidence.table.residual.sum()) / evidence.n, 1.0))
+
+
+def _share(value: float) -> float:
+    """What cannot leave [0, 1] but by the rounding of sums of weights."""
+    return max(0.0, min(value, 1.0))
 
 
 def ece(evidence: Evidence) -> float:
     """Σ |residual| of equal-width bins, per token."""
-    return float(abs(evidence.table.residual).sum()) / evidence.n
+    return _share(float(abs(evidence.table.residual).sum()) / evidence.n)
 
 
 def ece_error(evidence: Evidence) -> float:
@@ -56,7 +61,7 @@ def equal_mass(atoms: Atoms, bins: int) -> Atoms:
 
 def ece_equal_mass(evidence: Evidence) -> float:
     """Σ |residual| of equal-mass bins, per token."""
-    return float(abs(equal_mass(evidence.atoms, evidence.bins).residual).sum()) / evidence.n
+    return _share(float(abs(equal_mass(evidence.atoms, evidence.bins).residual).sum()) / evidence.n)
 
 
 def ece_equal_mass_error(evidence: Evidence) -> float:
@@ -67,13 +72,13 @@ def ece_equal_mass_error(evidence: Evidence) -> float:
 
 def mce(evidence: Evidence) -> float:
     """Largest gap of a bin."""
-    return float((abs(evidence.table.residual) / evidence.table.n).max())
+    return _share(float((abs(evidence.table.residual) / evidence.table.n).max()))
 
 
 def l2(evidence: Evidence) -> float:
     """Root of the mean squared gap of a token's bin."""
     table = evidence.table
-    return sqrt(float((table.residual**2 / table.n).sum()) / evidence.n)
+    return _share(sqrt(float((table.residual**2 / table.n).sum()) / evidence.n))
 
 
 def l2_debiased(evidence: Evidence) -> float:
@@ -161,7 +166,8 @@ l2_debiased_error = _opened(_l2_debiased_bounds, l2_debiased)
 
 def brier(evidence: Evidence) -> float | None:
     """Mean (confidence − correct)²."""
-    return evidence.mean("brier")
+    mean = evidence.mean("brier")
+    return None if mean is None else _share(mean)
 
 
 def log_score(evidence: Evidence) -> float | None:

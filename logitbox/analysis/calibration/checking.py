@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,8 @@ Mask = NDArray[np.bool_]
 MOST_BINS = 100_000
 _SUM_TOLERANCE = 1e-3
 """Rows of probabilities in half precision may sum to so much beside 1."""
+_LIGHTEST = 1e-150
+"""Weights below this share of the largest are 0: their squares would vanish."""
 _AT_ONCE = 1 << 18
 """Probabilities looked at together."""
 
@@ -30,12 +32,12 @@ def check_bins(bins: object) -> int:
 def numbers(values: ArrayLike, name: str, ndim: int = 1) -> NDArray[Any]:
     """Values as an array of float64, or of float32 where they are. Raises InputError for anything else."""
     try:
-        array = np.asarray(values)
+        array = _array(values)
         if array.dtype.kind not in "biufO":
             raise TypeError(f"its type is {array.dtype}")  # noqa: TRY301 (told as all others)
         if array.dtype != np.float32:
             array = array.astype(np.float64, copy=False)
-    except (TypeError, ValueError, RuntimeError) as error:  # the last from a tensor that wants a gradient
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(
             f"{name} is not an array of numbers ({error}); give a list or array of them"
         ) from None
@@ -44,12 +46,28 @@ def numbers(values: ArrayLike, name: str, ndim: int = 1) -> NDArray[Any]:
     return array
 
 
+def _array(values: Any) -> NDArray[Any]:
+    """As NumPy has it; what is masked or missing is NaN, and tensors of torch may be on any device and of any precision."""
+    if isinstance(values, np.ma.MaskedArray):
+        return cast("Any", values.astype(np.float64)).filled(np.nan)
+    if hasattr(values, "detach") and hasattr(values, "cpu"):
+        tensor = values.detach().cpu()
+        try:
+            return np.asarray(tensor)
+        except TypeError:  # NumPy has no bfloat16
+            return np.asarray(tensor.float())
+    array = np.asarray(values)
+    if array.dtype == object and hasattr(values, "isna"):  # of pandas, whose NA is no float
+        array = np.where(np.asarray(values.isna()), np.nan, array)
+    return array
+
+
 @dataclass(frozen=True)
 class Side:
     """What goes with every row.
 
     Attributes:
-        weight: above 0; None is 1 each.
+        weight: above 0, in a unit in which the largest is from 1 to 2; None is 1 each, or that all are equal.
         cluster: label of each row; None makes every row a cluster of its own.
         kept: which rows of the input these are; None is all.
         left_out: how many rows had no finite value.
@@ -71,27 +89,57 @@ def side_of(unknown: Mask, weight: ArrayLike | None, cluster: ArrayLike | None, 
         what: what the rows are counted by, for messages.
     """
     rows, keep = len(unknown), ~unknown
-    w = None if weight is None else numbers(weight, "weight").astype(np.float64, copy=False)
-    if w is not None:
-        same_length(w, "weight", rows, what)
-        _refuse(~((w >= 0) & (w < np.inf)), w, "weight", "finite and 0 or more; use 0 to leave a row out")
-        keep &= w > 0
+    w = None
+    if weight is not None:
+        given = numbers(weight, "weight").astype(np.float64, copy=False)
+        same_length(given, "weight", rows, what)
+        _refuse(
+            ~((given >= 0) & (given < np.inf)),
+            given,
+            "weight",
+            "finite and 0 or more; use 0 to leave a row out",
+        )
+        keep &= given > 0
+        keep[keep], w = _scaled(given[keep])
     labels = None if cluster is None else _labels(cluster, rows, what)
     left_out = int(unknown.sum())
     if keep.all():
         return Side(w, labels, None, left_out)
-    return Side(None if w is None else w[keep], None if labels is None else labels[keep], keep, left_out)
+    return Side(w, None if labels is None else labels[keep], keep, left_out)
 
 
-def _labels(cluster: ArrayLike, rows: int, what: str) -> NDArray[Any]:
+def _scaled(weight: Float) -> tuple[Mask, Float | None]:
+    """(which weights, all above 0, count beside the largest; those, None if they are equal).
+
+    No measure depends on their unit. This one is a power of two, which rounds nothing, and lets no square overflow or vanish.
+    """
+    if not len(weight):
+        return np.ones(0, dtype=bool), None
+    scaled = np.ldexp(weight, 1 - int(np.frexp(weight.max())[1]))
+    some = scaled >= _LIGHTEST
+    scaled = scaled[some]
+    return some, None if (scaled == scaled[0]).all() else scaled
+
+
+def _labels(cluster: Any, rows: int, what: str) -> NDArray[Any]:
     try:
-        labels = np.asarray(cluster)
-    except ValueError as error:
+        labels = _labels_of(cluster)
+    except (TypeError, ValueError) as error:
         raise InputError(f"cluster is not a list of labels ({error}); give one per row") from None
     if labels.ndim != 1:
         raise InputError(f"cluster has shape {labels.shape}; give 1 dimension, one label per row")
     same_length(labels, "cluster", rows, what)
     return labels
+
+
+def _labels_of(cluster: Any) -> NDArray[Any]:
+    if isinstance(cluster, np.ma.MaskedArray):
+        return cast("Any", cluster.astype(object)).filled(None)
+    if hasattr(cluster, "detach") and hasattr(cluster, "cpu"):
+        return _array(cluster)
+    # One array of numbers and texts would be one of texts, and 1 be "1".
+    mixed = isinstance(cluster, list | tuple) and len(set(map(type, cast("list[object]", cluster)))) > 1
+    return np.asarray(cluster, dtype=object if mixed else None)
 
 
 def same_length(values: NDArray[Any], name: str, rows: int, what: str) -> None:
@@ -122,11 +170,10 @@ def confidences(confidence: ArrayLike) -> tuple[NDArray[Any], Mask]:
 
 def truths(correct: ArrayLike, unknown: Mask) -> Mask:
     """Whether each row is right; rows that are `unknown` anyway may hold anything."""
-    array = np.asarray(correct)
-    if array.dtype != bool:
+    if type(correct) is np.ndarray and correct.dtype == bool and correct.ndim == 1:  # as it is
+        array: NDArray[Any] = correct
+    else:
         array = numbers(correct, "correct")
-    if array.ndim != 1:
-        raise InputError(f"correct has shape {array.shape}; give 1 dimension")
     same_length(array, "correct", len(unknown), "confidence")
     if array.dtype == bool:
         return array
@@ -152,7 +199,7 @@ def distributions(probs: ArrayLike) -> tuple[NDArray[Any], Mask]:
             sum_ = p[row].sum(dtype=np.float64)
         raise InputError(
             f"probs of row {row:,} are from {p[row].min():g} to {p[row].max():g} and sum to {sum_:g}; "
-            "they must be 0 or more and sum to 1 (logits want a softmax first)"
+            f"they must be 0 or more and sum to 1 within {_SUM_TOLERANCE:g} (logits want a softmax first, in float32)"
         )
     return p, unknown
 

@@ -48,7 +48,7 @@ class Counter:
             confidence: in [0, 1]; NaN must have been left out.
             correct: bool, or 0 and 1.
             group: in [0, groups).
-            weight: above 0.
+            weight: above 0, and neither so large nor so small that squares overflow or vanish (1e-150 to 1e150).
         """
         if weight is not None and self._weight is None:
             self._weight = self._count.astype(np.float64)

@@ -13,7 +13,7 @@ from scipy.special import erfc
 
 from logitbox.analysis.calibration.atoms import Atoms, Float
 from logitbox.analysis.calibration.evidence import Evidence
-from logitbox.analysis.calibration.resampling import noise
+from logitbox.analysis.calibration.resampling import flipped, reached
 
 _TERMS = 20
 _SPLIT = 2.0
@@ -57,17 +57,17 @@ def kuiper_p(evidence: Evidence) -> float | None:
     variance Σ w² c(1 − c)/N², and a walk's range is below its limit's, so that p is a little too large for few tokens. Where atoms
     are bins, c(1 − c) is the most that it can be in each: at the mean without weights, else at the confidence nearest to 1/2.
 
-    Clustered tokens: the share of bootstrap replicates whose range reaches that of the data, (1 + how many)/(1 + replicates), both
-    over the bins of the replicates. No less than 1/1001 can be told.
+    Clustered tokens: the share of replicates with the signs of clusters' residuals turned at random whose range reaches that of the
+    data, (1 + how many)/(1 + replicates), both over the bins of the replicates. No less than 1/1001 can be told, and with few
+    clusters none below 2/2^clusters, which is when all of them lean the same way.
     """
     clusters = evidence.clusters
     if clusters is not None and clusters.total != evidence.count:
-        noisy = noise(evidence)
-        if noisy is None:
+        turned = flipped(evidence)
+        if turned is None:
             return None
-        seen = cumulative_range(clusters.residual.sum(axis=0)[None] / clusters.n.sum())[0]
-        reached = int((cumulative_range(noisy) >= seen).sum())
-        return (1 + reached) / (1 + len(noisy))
+        seen = cumulative_range(clusters.residual.sum(axis=0)[None] / clusters.n.sum())
+        return float(reached(seen, cumulative_range(turned)[None])[0])
     atoms = evidence.atoms
     at = atoms.mean if atoms.squares is None else np.clip(0.5, atoms.low, atoms.high)
     squares = atoms.n if atoms.squares is None else atoms.squares

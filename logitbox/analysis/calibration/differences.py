@@ -15,7 +15,8 @@ from logitbox.analysis.calibration.atoms import Float, exact_atoms
 from logitbox.analysis.calibration.checking import check_bins
 from logitbox.analysis.calibration.counting import Counter
 from logitbox.analysis.calibration.evidence import Clusters, Evidence
-from logitbox.analysis.calibration.intervals import DEVIATIONS, degrees, ends, sums_of
+from logitbox.analysis.calibration.few import degrees, influences
+from logitbox.analysis.calibration.intervals import DEVIATIONS, ends, sums_of
 from logitbox.analysis.calibration.result import Calibration
 from logitbox.analysis.calibration.units import clusters_of
 from logitbox.analysis.histogram import Grid
@@ -84,6 +85,10 @@ def difference(a: Calibration, b: Calibration, unaligned: Unaligned | None = Non
     sides. Where gaps are sure, both ECEs are sums of signed residuals, and what they share cancels; elsewhere intervals
     are wider than need be, those of L2, MCE, smooth ECE and Kuiper always.
 
+    Results do not say which tokens they are of: their number and those of every cluster have to agree. Clusters are paired
+    by the order of their labels, and within them the order of rows does not matter. Rows without cluster= are paired by
+    their own order.
+
     Args:
         a: over the same tokens in the same clusters as `b`, with as many bins.
         b: the other.
@@ -92,7 +97,7 @@ def difference(a: Calibration, b: Calibration, unaligned: Unaligned | None = Non
     Raises:
         InputError: other tokens, clusters or bins.
     """
-    _check_paired(a.evidence, b.evidence)
+    _check_paired(a.evidence, b.evidence, is_aligned=unaligned is not None)
     rows: list[tuple[str | float | None, ...]] = []
     for name in COMPARED:
         one, other = a.value(name), b.value(name)
@@ -105,7 +110,7 @@ def difference(a: Calibration, b: Calibration, unaligned: Unaligned | None = Non
     return CalibrationDifference(frame, _verdict(frame, a.n), a, b, unaligned)
 
 
-def _check_paired(a: Evidence, b: Evidence) -> None:
+def _check_paired(a: Evidence, b: Evidence, *, is_aligned: bool) -> None:
     if a.bins != b.bins:
         raise InputError(f"A has {a.bins} bins and B {b.bins}; compute both with the same bins=")
     if (a.count, a.n) != (b.count, b.n):
@@ -123,6 +128,16 @@ def _check_paired(a: Evidence, b: Evidence) -> None:
             f"A has {len(one):,} clusters of {one.universe:,} units and B {len(other):,} of {other.universe:,}, or others; "
             "give both the same cluster="
         )
+    if not np.allclose(one.n.sum(axis=1), other.n.sum(axis=1), rtol=1e-9, atol=0):
+        raise InputError(
+            "a cluster has more tokens in A than in B, or another weight; compare results over the same tokens, with rows "
+            "that are NaN on either side left out of both"
+        )
+    if one.total == a.count and (a.left_out or b.left_out) and not is_aligned:
+        raise InputError(
+            f"A left out {a.left_out:,} rows and B {b.left_out:,}, so that it is not known which of the others belong together; "
+            "leave out of both, before, every row that is NaN in either"
+        )
 
 
 def _of_mean(name: str, delta: float, a: Evidence, b: Evidence) -> Told:
@@ -131,20 +146,20 @@ def _of_mean(name: str, delta: float, a: Evidence, b: Evidence) -> Told:
     parts = _deviations(name, a.clusters), _deviations(name, b.clusters)
     if parts[0] is None or parts[1] is None:
         return _NOTHING
-    each, g = parts[0] - parts[1], len(a.clusters)
-    error = sqrt(g / (g - 1) * float(each @ each))
+    each = parts[0] - parts[1]
+    error = sqrt(float(each @ each))
     if error <= _ROUNDING * float(abs(parts[0]).sum() + abs(parts[1]).sum() + abs(delta)):
         # All clusters differ alike, which is either never or always.
         return delta, delta, 1.0 if abs(delta) <= _ROUNDING else 0.0
-    freedom = degrees((a.clusters.n.sum(axis=1) + b.clusters.n.sum(axis=1)) / 2)
+    freedom = degrees(a.clusters.n.sum(axis=1))
     half = float(stdtrit(freedom, 0.975)) * error
     return delta - half, delta + half, 2 * float(stdtr(freedom, -abs(delta) / error))
 
 
 def _deviations(name: str, clusters: Clusters) -> Float | None:
     """What each cluster adds to the error of a mean, [clusters]."""
-    sums, n = sums_of(clusters, name), clusters.n.sum(axis=1)
-    return None if sums is None else (sums - sums.sum() / n.sum() * n) / n.sum()
+    sums = sums_of(clusters, name)
+    return None if sums is None else influences(sums, clusters.n.sum(axis=1))
 
 
 def _of_error(name: str, delta: float, a: Evidence, b: Evidence) -> Told:
@@ -243,8 +258,19 @@ def _verdict(frame: pl.DataFrame, tokens: int) -> str:
     told = f"ECE {row['a']:.4f} against {row['b']:.4f}, difference {row['difference']:+.4f}"
     if row["low"] is None:
         return f"A and B: {told}; no interval, it takes two clusters, over {tokens:,} tokens"
-    told += f", 95 % {row['low']:+.4f} to {row['high']:+.4f}, over {tokens:,} tokens"
+    told += f", 95 % {row['low']:+.4f} to {row['high']:+.4f}, over {tokens:,} tokens{_lean(frame)}"
     if row["low"] <= 0 <= row["high"]:
-        return f"A and B cannot be told apart: {told}"
+        return f"the calibration errors of A and B cannot be told apart: {told}"
     better, worse = ("A", "B") if row["difference"] < 0 else ("B", "A")
     return f"{better} is better calibrated than {worse}: {told}"
+
+
+def _lean(frame: pl.DataFrame) -> str:
+    """Which is surer beside how often it is right, where that is told from chance."""
+    row = frame.row(by_predicate=pl.col("measure") == "overconfidence", named=True)
+    if row["low"] is None or row["low"] <= 0 <= row["high"]:
+        return ""
+    more = "more" if row["difference"] > 0 else "less"
+    low, high = sorted((abs(row["low"]), abs(row["high"])))
+    points = f"{100 * abs(row['difference']):.1f} points (95 % {100 * low:.1f} to {100 * high:.1f})"
+    return f"; A's confidence exceeds its accuracy by {points} {more} than B's"

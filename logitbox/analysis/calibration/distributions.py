@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from math import exp, log
 from typing import Any
 
@@ -24,6 +25,9 @@ HOTTEST = 100.0
 
 _FLAT = 1e-12
 """A slope of mean nll, nats per unit of 1/T, that is rounding: any temperature is as good, so none is needed."""
+
+_CELLS = 1 << 18
+"""Bins of all classes counted together: bounds memory where there are many of both."""
 
 
 @dataclass(frozen=True)
@@ -70,19 +74,28 @@ def classes_of(p: NDArray[Any], label: Int, weight: Float | None, bins: int) -> 
     mean over classes of that sum over the class's own pairs (Kull et al. 2019, arXiv 1910.12656).
     """
     n_classes = p.shape[1]
+    total = float(len(p) if weight is None else weight.sum())
+    step = max(1, _CELLS // bins)
+    full, by_class = np.zeros(bins), 0.0
+    for start in range(0, n_classes, step):
+        residual = _residuals(p[:, start : start + step], label - start, weight, bins)
+        full += residual.sum(axis=0)
+        by_class += float(np.abs(residual).sum()) / total / n_classes
+    whole = float(np.abs(full).sum()) / total
+    return Bounded(whole, whole, whole), Bounded(by_class, by_class, by_class)
+
+
+def _residuals(p: NDArray[Any], label: Int, weight: Float | None, bins: int) -> Float:
+    """Σ weight · (label is class − p), [classes, bins], of some classes; labels outside them are of another."""
+    n_classes = p.shape[1]
     counter = Counter(Grid(bins), n_classes)
     each = np.arange(n_classes)
     for part in blocks(p):
         block = _unit(p[part])
-        rows = len(block)
         w = None if weight is None else np.repeat(weight[part], n_classes)
         hit = label[part][:, None] == each
-        counter.add(block.reshape(-1), hit.reshape(-1), np.tile(each, rows), w)
-    residual = counter.residuals()
-    total = float(len(p) if weight is None else weight.sum())
-    full = float(np.abs(residual.sum(axis=0)).sum()) / total
-    by_class = float(np.abs(residual).sum()) / total / n_classes
-    return Bounded(full, full, full), Bounded(by_class, by_class, by_class)
+        counter.add(block.reshape(-1), hit.reshape(-1), np.tile(each, len(block)), w)
+    return counter.residuals()
 
 
 def heat_of(p: NDArray[Any], label: Int, weight: Float | None) -> Heat:
@@ -102,31 +115,37 @@ def _root(slope_at: Callable[[float], float], at_one: float) -> float:
     """β where the slope of mean nll, which rises in ln β, is 0; an end of the range where it is nowhere."""
     if abs(at_one) <= _FLAT:
         return 1.0
-    sign, end = (1.0, log(HOTTEST)) if at_one < 0 else (-1.0, -log(HOTTEST))
-    a, step = 0.0, 0.25
-    while abs(a) < abs(end):  # few steps: the best temperature is mostly near 1
-        b = sign * min(abs(a) + step, abs(end))
-        if slope_at(b) * sign > _FLAT:
-            return exp(float(brentq(slope_at, a, b, xtol=1e-12)))  # pyright: ignore[reportArgumentType] (one number)
-        a, step = b, step * 2
+    known = cache(slope_at)  # once per place: the ends of a bracket must not change sign
+    sign, end = 1.0 if at_one < 0 else -1.0, log(HOTTEST)
+    before, at, step = 0.0, 0.0, 0.25
+    while at < end:  # few steps: the best temperature is mostly near 1
+        at, step = min(at + step, end), step * 2
+        slope = known(sign * at) * sign
+        if slope > 0:
+            return exp(float(brentq(known, sign * before, sign * at, xtol=1e-12)))  # pyright: ignore[reportArgumentType] (one number)
+        if slope < 0:  # where it is 0, nothing is left of the other classes, or the next step is beyond
+            before = at
     return HOTTEST if sign > 0 else 1 / HOTTEST
 
 
 def _at(p: NDArray[Any], label: Int, weight: Float | None, beta: float) -> tuple[float, float]:
-    """(mean nll at 1/β, its slope in β): mean of ln Σ p^β − β ln p(label), and of E ln p − ln p(label)."""
+    """(mean nll at 1/β, its slope in β): mean of ln Σ p^β − β ln p(label), and of E ln p − ln p(label).
+
+    Logarithms are taken relative to the likeliest class, so that where it is the label no difference is rounded.
+    """
     nll = slope = total = 0.0
     for part in blocks(p):
         block, at = _unit(p[part]), np.arange(len(label[part]))
         with np.errstate(divide="ignore"):
             logp = np.log(block)
+        logp -= logp.max(axis=1, keepdims=True)
         gold = logp[at, label[part]]
         if (gold == -np.inf).any():
             return np.inf, 0.0
-        best = logp.max(axis=1, keepdims=True)
-        power = np.exp(beta * (logp - best))
+        power = np.exp(beta * logp)
         mass = power.sum(axis=1)
         mean = (power * np.where(power > 0, logp, 0.0)).sum(axis=1) / mass
-        each = np.log(mass) + beta * (best[:, 0] - gold)
+        each = np.log(mass) - beta * gold
         w = np.ones(len(gold)) if weight is None else weight[part]
         nll, slope, total = nll + float(each @ w), slope + float((mean - gold) @ w), total + float(w.sum())
     return nll / total, slope / total

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -24,7 +24,7 @@ from logitbox.analysis.calibration.result import Calibration
 from logitbox.analysis.calibration.scan import Row, Scan, scan
 from logitbox.analysis.calibration.temperatures import heat_of
 from logitbox.analysis.calibration.vocabulary import class_errors
-from logitbox.analysis.calibration.words import verdict_of_table
+from logitbox.analysis.calibration.words import pooled, verdict_of_table
 from logitbox.analysis.calibration.worst import rank_worst
 from logitbox.analysis.leftout import left_out
 from logitbox.analysis.passes import Progress
@@ -33,6 +33,9 @@ from logitbox.analysis.results import Result
 from logitbox.analysis.splitting import by_columns
 from logitbox.dumps.dump import Dump
 from logitbox.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_ROWS = 500
 """Rows up to which a table has intervals; they cost tens of milliseconds each."""
@@ -73,6 +76,9 @@ _TABLE: dict[str, Any] = {
 _TAKEN = frozenset([*_FRAME, *_TABLE, "p", "p_adjusted", "note"])
 """Names of columns in results, which a by-column cannot have."""
 
+_OFFERED = ("type", "position", "gold_frequency", "step", "epoch", "pass", "dataset")
+"""What every dump can be split by, the most telling first."""
+
 _NOISY = (
     "ece_low",
     "ece_high",
@@ -92,9 +98,9 @@ class CalibrationTable(Result):
         frame: one row per phase, by-columns and type that has tokens: `n`, `accuracy`, `confidence`, `ece`, `mce`, the 95 %
             interval of ECE `ece_low` and `ece_high`, what sampling alone would show `ece_noise`, `overconfidence` (confidence −
             accuracy) with `overconfidence_low` and `overconfidence_high`, `l2_debiased`, `brier`, `nll`, `entropy`, `entropy_gap` with its
-            interval, `clusters` (samples; 2,048 stands for as many or more, put together) and `left_out` (NaN or
-            infinite). `measures.MEASURES` holds the definitions. Where bins do not nest in the histogram's, `ece_error`
-            says how far off `ece` may be at most.
+            interval, `clusters` (samples; 2,048 stands for as many or more, put together, unless each is one token) and `left_out` (NaN or
+            infinite). `measures.MEASURES` holds the definitions. `ece_error` says how far off `ece` may be at most: 0 where
+            the bins nest in the histogram's.
         table: the reliability table: per bin `low`, `high`, `n`, `accuracy`, `confidence`, `gap` (here accuracy −
             confidence); only bins that have tokens.
         bins: number of equal-width bins.
@@ -110,6 +116,20 @@ class CalibrationTable(Result):
         """Columns that the rows are split by, beside phase and type."""
         return self.scan.by
 
+    def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
+        """Draw a diagram; returns the Axes and leaves matplotlib's global state alone.
+
+        Args:
+            ax: where to draw; by default a new figure.
+            options: `kind` ("reliability", "cumulative", "types": all types side by side, or "steps", which needs by="step");
+                `phase`, `type` and by-columns choose the tokens: by default the last phase that is not train, all of its
+                tokens, and the last value of each by-column.
+
+        Raises:
+            InputError: nothing matches, or there is no such kind.
+        """
+        return super().plot(ax, **options)
+
     def ece(self, phase: str, token_type: str = ALL) -> float:
         """Expected calibration error of one phase and token type (without by-columns)."""
         rows = self.frame.filter((pl.col("phase") == phase) & (pl.col("type") == token_type))
@@ -124,6 +144,10 @@ class CalibrationTable(Result):
             phase: by default the only one, else "eval", else the last that is not train.
             type: token type; "" is all tokens.
             where: value of by-columns, or of `dataset`; all values of those that are not named are pooled.
+
+        Returns:
+            Of tokens that were all left out, as NaN or infinite ones are, a calibration of none: `n` is 0, and `left_out`
+            says how many there are.
 
         Raises:
             InputError: nothing matches.
@@ -143,8 +167,12 @@ class CalibrationTable(Result):
             No rows where nothing is split.
 
         Raises:
-            InputError: a column that the table is not split by.
+            InputError: a column that the table is not split by, or a table made with intervals=False.
         """
+        if not self.scan.intervals:
+            raise InputError(
+                "this table was made with intervals=False, and ranking needs them; leave that out"
+            )
         names = by_columns(by)
         for name in names:
             if name not in ("phase", "type", *self.by):
@@ -183,25 +211,55 @@ def calibration(
             (source, group, any of the user's), and the computed `position` (in the sample) and `gold_frequency` (how
             often the gold id occurs), each in four buckets of about equally many tokens.
         bins: number of equal-width bins. Exact where it divides 16,200, or 300 when split by anything but dataset,
-            source, position and gold_frequency; else the column `ece_error` says how far off ECE may be.
+            source, position and gold_frequency; else `ece_error` is above 0.
         cluster: what is independent of each other: "sample", or a column of `samples` such as "group". A row without a
             value there is of its sample's own cluster.
-        intervals: by default a table of up to 500 rows has them. True or False decides.
-        executor: where to sum up shards.
+        intervals: by default a table of up to 500 rows has them. True or False decides. False keeps no sums by sample and
+            confidence, most of what a table of many rows holds, so that `.of(…)` and `.worst()` have no intervals either.
+        executor: where to sum up shards; any `concurrent.futures.Executor`. Processes must not be forked:
+            `ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))`.
         progress: told after every shard.
 
     Raises:
-        InputError: a column that cannot be split by, or no number of bins.
+        InputError: a column that cannot be split by, no number of bins, or processes that are forked.
     """
+    names = _names(dump, by, bins)
+    found = scan(dump, names, cluster, executor, progress, intervals=intervals is not False)
+    return calibration_of_scan(found, bins, intervals)
+
+
+def calibration_at(
+    dump: Dump,
+    steps: Mapping[str, int],
+    by: Sequence[str] = (),
+    bins: int = 15,
+    progress: Progress | None = None,
+) -> CalibrationTable:
+    """`calibration` of one step of each phase, split by step too; phases that are not named are left out."""
+    names = _names(dump, [*by, "step"], bins)
+    tests = [(pl.col("phase") == phase) & (pl.col("step") == step) for phase, step in steps.items()]
+    wanted = pl.any_horizontal(tests).alias("keep")
+    found = scan(dump, names, progress=progress, only=lambda cells: cells.select(wanted)["keep"])
+    return calibration_of_scan(found, bins)
+
+
+def _names(dump: Dump, by: str | Sequence[str] | None, bins: int) -> tuple[str, ...]:
+    """What is split by, checked before anything is read."""
     names = by_columns(by)
     check_bins(bins)
+    samples, tokens = (frame.collect_schema().names() for frame in (dump.samples, dump.tokens))
     for name in names:
         if name in _TAKEN:
             raise InputError(
                 f"by names {name!r}, which results use for a column of their own; give that column of samples "
                 "another name"
             )
-    return calibration_of_scan(scan(dump, names, cluster, executor, progress), bins, intervals)
+        if name not in (*_OFFERED, "phase", *samples, *tokens):
+            raise InputError(
+                f"by names {name!r}, which is a column of neither tokens nor samples; there are {', '.join(_OFFERED)}, "
+                f"samples have {', '.join(samples)}, tokens have {', '.join(tokens)}"
+            )
+    return names
 
 
 def calibration_of_scan(
@@ -222,8 +280,6 @@ def calibration_of_scan(
         if len(keys) == 1 and row.type == ALL:
             kept[row.keys["phase"]] = result
     frame = _keyed(rows, keys, found).hstack(_columns(values, _FRAME))
-    if not (frame["ece_error"] > 0).any():
-        frame = frame.drop("ece_error")
     joined = _concatenated(tables)
     table = _keyed(rows, keys, found)[joined.pop("row").tolist()].hstack(pl.DataFrame(joined, _TABLE))
     verdict = _verdict(found, bins, kept, len(rows), None if shown or intervals is not None else MOST_ROWS)
@@ -277,25 +333,55 @@ def _concatenated(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _verdict(found: Scan, bins: int, kept: Mapping[str, Calibration], rows: int, most: int | None) -> str:
     """Of all tokens of every phase, however the table is split."""
-    whole = list(found.rows(["phase"], [ALL]))
+    whole = [row for empty in (False, True) for row in found.rows(["phase"], [ALL], empty=empty)]
+    whole.sort(key=lambda row: row.keys["phase"])
     results = [
         kept.get(row.keys["phase"]) or _calibration_of(found, row, found.evidence(row, bins)) for row in whole
     ]
-    return verdict_of_table(results, [left_out(found.lost(row)) for row in whole], rows, most)
+    # A phase without tokens is told of already.
+    held = {row.keys["phase"] for row, result in zip(whole, results, strict=True) if result.n}
+    empty = [row for row in found.rows(["phase", *found.by], [ALL], empty=True) if row.keys["phase"] in held]
+    lost = [(_told(found, row), left_out(found.lost(row))) for row in empty]
+    return verdict_of_table(
+        results, [left_out(found.lost(row)) for row in whole], lost, rows, most, steps_of(found)
+    )
+
+
+def steps_of(found: Scan) -> dict[str, str]:
+    """Of each phase whose tokens are of several steps or of one that was chosen, which steps, in words."""
+    if "step" in found.where:
+        return {}
+    is_split = "step" in found.by
+    # Not split by step, sums do not know it; the table of micro-batches does, and is small.
+    places = found.cells.lazy() if is_split else found.dump.batches.filter(pl.col("n_supervised") > 0)
+    step = pl.col("step")
+    told = (
+        places.filter(step.is_not_null())
+        .group_by("phase")
+        .agg(step.n_unique().alias("steps"), step.min().alias("first"), step.max().alias("last"))
+        .filter((pl.col("steps") > 1) | pl.lit(is_split))
+        .sort("phase")
+        .collect()
+    )
+    return {row["phase"]: pooled(**row) for row in told.iter_rows(named=True)}
 
 
 def _calibration_of(found: Scan, row: Row, evidence: Evidence) -> Calibration:
     keys = {**found.where, **row.keys}
-    phase = keys["phase"]
-    told = [row.type, *(f"{name} {value}" for name, value in keys.items() if name != "phase" and value != "")]
-    where = dict(_wanted(found.buckets, keys))
-    given = (found.dump, phase, row.type, where)
+    given = (found.dump, keys["phase"], row.type, dict(_wanted(found.buckets, keys)))
     return Calibration(
         evidence,
-        " · ".join(part for part in (phase, *told) if part),
+        _told(found, row),
         partial(heat_of, *given),
         partial(class_errors, *given, bins=evidence.bins),
     )
+
+
+def _told(found: Scan, row: Row) -> str:
+    """What the tokens are, in words."""
+    keys = {**found.where, **row.keys}
+    told = [row.type, *(f"{name} {value}" for name, value in keys.items() if name != "phase" and value != "")]
+    return " · ".join(part for part in (keys["phase"], *told) if part)
 
 
 def _wanted(buckets: Sequence[Buckets], keys: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -314,11 +400,11 @@ def _in_bucket(found: Buckets, number: int) -> Callable[[Any], Any]:
 
 def _picked(found: Scan, phase: str | None, type_name: str, where: Mapping[str, Any]) -> Row:
     """The cells of one subset. Raises InputError where there are none, or a name means nothing."""
-    held = found.cells.filter(pl.col("_n") > 0)
-    phases = held["phase"].unique().sort().to_list()
+    phases = found.cells["phase"].unique().sort().to_list()
     if phase is None and phases:
-        others = [name for name in phases if name != "train"]
-        phase = "eval" if "eval" in phases else (others or phases)[-1]
+        counted = found.cells.filter(pl.col("_n") > 0)["phase"].unique().sort().to_list() or phases
+        others = [name for name in counted if name != "train"]
+        phase = "eval" if "eval" in counted else (others or counted)[-1]
     allowed = tuple(dict.fromkeys((*found.by, "dataset")))
     for name in where:
         if name not in allowed:
@@ -327,16 +413,17 @@ def _picked(found: Scan, phase: str | None, type_name: str, where: Mapping[str, 
             )
     if phase not in phases:
         raise InputError(
-            f"phase is {phase!r}; there are {', '.join(phases) or 'none with finite supervised tokens'}"
+            f"phase is {phase!r}; there are {', '.join(phases) or 'none with supervised tokens'}"
         )
-    if type_name not in found.types:
-        raise InputError(f"type is {type_name!r}; there are {', '.join(map(repr, found.types))}")
+    types = found.met_types
+    if type_name not in types:
+        raise InputError(f"type is {type_name!r}; there are {', '.join(map(repr, types))}")
     rest = Scan.of_type(found.cells, type_name).filter(pl.col("phase") == phase)
     for name, value in where.items():
         rest = _narrowed(rest, name, value)
-    if not rest["_n"].sum():
+    if rest.is_empty():
         told = "".join(f", {name} {value!r}" for name, value in where.items())
-        raise InputError(f"no finite tokens have phase {phase!r}, type {type_name!r}{told}; see .frame")
+        raise InputError(f"no tokens have phase {phase!r}, type {type_name!r}{told}; see .frame")
     return Row({"phase": phase, **where}, type_name, rest["_cell"].to_numpy().astype(np.int64))
 
 

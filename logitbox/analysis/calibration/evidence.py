@@ -56,7 +56,7 @@ class Evidence:
     Attributes:
         count: tokens.
         left_out: tokens with NaN or infinite values, counted but in nothing else.
-        n: Σ weight.
+        n: Σ weight. From arrays the largest weight is from 1 to 2 (see `checking`), and equal ones are 1.
         bins: equal-width (and equal-mass) bins asked for.
         table: the equal-width bins that have tokens.
         sums: quantity to Σ weight · x: `brier` (confidence − correct)², `log` −ln of the probability given to what

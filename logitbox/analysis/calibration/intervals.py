@@ -1,10 +1,13 @@
 """95 % intervals of calibration measures, over clusters.
 
-Means are ratios of sums over clusters, linearised (Cochran, Sampling Techniques, 1977, §6), with Student's t of as many
-degrees of freedom as clusters of one size that would be worth as much, less one: the normal quantile is too small for few.
+Means are ratios of sums over clusters, linearised (Cochran, Sampling Techniques, 1977, §6), with jackknife variance and
+Student's t of as many degrees of freedom as clusters of one size that would be worth as much, less one; see `few`. Where
+nearly all tokens are right or wrong, so that chance left too few of the others to show what it can do, the error is at
+least that of a calibrated model with independent tokens: of accuracy, overconfidence, brier and log_score. That of nll
+and entropy is not known from confidence, and their intervals are too narrow there.
 
 Errors of calibration are seminorms of the residuals: by the triangle inequality estimate and truth differ by the
-seminorm of the noise at most, and resampling clusters tells how large that is. A percentile bootstrap of the value
+seminorm of the noise at most, and noise over clusters tells how large that is. A percentile bootstrap of the value
 itself does not work: noise adds to a norm whatever its sign, so that replicates, noisy twice, lie above an estimate
 that lies above the truth. Here the truth 0 of a calibrated model lies in the interval as often as promised; elsewhere
 intervals of l2, mce, smooth_ece and kuiper are wider than need be. That of ECE narrows to the normal one where signs of
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import inf, isfinite, sqrt
 
 import numpy as np
 from scipy.special import stdtrit
@@ -23,9 +26,9 @@ from scipy.special import stdtrit
 from logitbox.analysis.calibration import binned, cumulative, smooth
 from logitbox.analysis.calibration.atoms import Atoms, Float
 from logitbox.analysis.calibration.evidence import Clusters, Evidence
-from logitbox.analysis.calibration.resampling import noise
+from logitbox.analysis.calibration.few import degrees, influences, widened
+from logitbox.analysis.calibration.resampling import flipped, least_variance, middles, noise, spreads
 from logitbox.analysis.intervals import Z95
-from logitbox.analysis.pairs.paired import clustered_error
 
 Interval = tuple[float, float]
 
@@ -34,6 +37,8 @@ Deviations = tuple[Float, Float]
 
 _SURE = 3.0
 """Standard errors from which on the sign of a bin's gap is taken for known. At 2, selection among bins shows."""
+
+_Z99 = 2.5758293035489004
 
 _ROUNDING = 1e-12
 """Errors below this share of their terms are what float64 sums leave of an exact 0."""
@@ -50,28 +55,51 @@ def sums_of(clusters: Clusters, name: str) -> Float | None:
     return None if sums is None or not np.isfinite(sums).all() else sums
 
 
+_POSSIBLE = {
+    "accuracy": (0.0, 1.0),
+    "confidence": (0.0, 1.0),
+    "overconfidence": (-1.0, 1.0),
+    "brier": (0.0, 1.0),
+    "entropy_gap": (-inf, inf),
+}
+"""Least and most of means; of the others, 0 and infinity."""
+
+
 def _of_mean(name: str, value: Callable[[Evidence], float | None]) -> Callable[[Evidence], Interval | None]:
+    least, most = _POSSIBLE.get(name, (0.0, inf))
+
     def interval(evidence: Evidence) -> Interval | None:
-        clusters = evidence.clusters
-        mean = value(evidence)
+        clusters, mean = evidence.clusters, value(evidence)
         if clusters is None or len(clusters) < 2 or mean is None or not isfinite(mean):
             return None
         sums, n = sums_of(clusters, name), clusters.n.sum(axis=1)
-        error = None if sums is None else clustered_error(sums, n)
-        if sums is None or error is None:
+        if sums is None:
             return None
-        if error <= _ROUNDING * float(abs(sums).sum()) / evidence.n:
-            return _wilson(mean, len(clusters)) if name == "accuracy" else (mean, mean)
-        half = float(stdtrit(degrees(n), 0.975)) * error
+        each = influences(sums, n)
+        error = sqrt(float(each @ each))
+        is_alike = error <= _ROUNDING * float(abs(sums).sum()) / evidence.n
+        half = float(stdtrit(degrees(n), 0.975)) * max(0.0 if is_alike else error, _floor(evidence, name))
         low, high = mean - half, mean + half
-        return (max(low, 0.0), min(high, 1.0)) if name in ("accuracy", "confidence") else (low, high)
+        if is_alike and name == "accuracy":
+            ends = _wilson(mean, len(clusters))
+            low, high = min(low, ends[0]), max(high, ends[1])
+        # A mean may miss what is possible by a rounding.
+        return min(max(low, least), mean), max(min(high, most), mean)
 
     return interval
 
 
-def degrees(n: Float) -> float:
-    """Degrees of freedom of a mean over clusters of n tokens each: (Σn)²/Σn² − 1 (Kish 1965), and 1 at least."""
-    return max(float(n.sum() ** 2 / (n * n).sum()) - 1, 1.0)
+def _floor(evidence: Evidence, name: str) -> float:
+    """Standard error of a mean, were the model calibrated and tokens independent; 0 where that is not known."""
+    clusters = evidence.clusters
+    if name in ("accuracy", "overconfidence"):
+        return sqrt(least_variance(evidence))
+    if clusters is None or name not in ("brier", "log_score"):
+        return 0.0
+    c = middles(clusters.grid)
+    # By what a right token and a wrong one of that confidence differ.
+    step = 1 - 2 * c if name == "brier" else np.log(c / (1 - c))
+    return sqrt(float((spreads(evidence, clusters) * step * step).sum()))
 
 
 def _wilson(share: float, n: int) -> Interval:
@@ -102,27 +130,27 @@ class _Bins:
         estimate: mean residual, Σ residual / N.
         share: of tokens.
         error: standard error of the mean residual; at least that of a calibrated model with independent tokens.
+        times: what noise was taken times.
     """
 
     noise: Float
     estimate: Float
     share: Float
     error: Float
+    times: Float
 
 
-def _in_bins(evidence: Evidence, bins: Atoms) -> _Bins | None:
-    """Noise of bins, from that of the bins by cluster.
+def _in_bins(evidence: Evidence, bins: Atoms, noisy: Float | None) -> _Bins | None:
+    """Noise of bins, from that of the bins by cluster, `noisy`.
 
     Those lie in the bin that holds their centre; where bins nest, that is exact. Where k bins share what the clusters
     cannot tell apart, there is one for all of them, and its noise is taken √k times: what k independent parts of it
     add up to.
     """
-    clusters, noisy = evidence.clusters, noise(evidence)
+    clusters = evidence.clusters
     if clusters is None or noisy is None:
         return None
-    edges = clusters.grid.edges
-    centre = (edges[:-1] + edges[1:]) / 2
-    of_cell = np.maximum(np.searchsorted(bins.low, centre, side="right") - 1, 0)
+    of_cell = np.maximum(np.searchsorted(bins.low, middles(clusters.grid), side="right") - 1, 0)
     cells = np.flatnonzero(clusters.n.any(axis=0))
     told, start = np.unique(of_cell[cells], return_index=True)
     lost = np.setdiff1d(np.arange(len(bins)), told, assume_unique=True)
@@ -130,11 +158,13 @@ def _in_bins(evidence: Evidence, bins: Atoms) -> _Bins | None:
     heir = np.searchsorted(told, of_cell[clusters.grid.locate(bins.mean[lost])])
     times = 1.0 + np.bincount(np.minimum(heir, len(told) - 1), minlength=len(told))
     share = clusters.n[:, cells].sum(axis=0) / evidence.n
-    spread = share * (centre * (1 - centre))[cells] / evidence.count
     part = np.add.reduceat(noisy[:, cells], start, axis=1)
-    variance = np.maximum((part * part).mean(axis=0), np.add.reduceat(spread, start))
+    variance = np.maximum(
+        (part * part).mean(axis=0), np.add.reduceat(spreads(evidence, clusters)[cells], start)
+    )
     return _Bins(
         noise=part * np.sqrt(times),
+        times=np.sqrt(times),
         estimate=np.add.reduceat(clusters.residual[:, cells].sum(axis=0), start) / evidence.n,
         share=np.add.reduceat(share, start),
         error=np.sqrt(variance * times),
@@ -145,32 +175,36 @@ def _of_l1(bins: Callable[[Evidence], Atoms]) -> Callable[[Evidence], Deviations
     """Σ_b |residual_b|: a bin whose gap is sure keeps its sign, any other adds its noise to either end."""
 
     def deviations(evidence: Evidence) -> Deviations | None:
-        found = _in_bins(evidence, bins(evidence))
-        if found is None:
+        clusters, found = evidence.clusters, _in_bins(evidence, bins(evidence), noise(evidence))
+        if clusters is None or found is None:
             return None
         sure = abs(found.estimate) > _SURE * found.error
         signed = found.noise[:, sure] @ np.sign(found.estimate[sure])
         either = abs(found.noise[:, ~sure]).sum(axis=1)
-        return signed + either, signed - either
+        freedom = degrees(clusters.n.sum(axis=1))
+        return widened(signed + either, freedom), -widened(either - signed, freedom)
 
     return deviations
 
 
 def _of_norm(norm: Callable[[Evidence], Float | None]) -> Callable[[Evidence], Deviations | None]:
     def deviations(evidence: Evidence) -> Deviations | None:
-        size = norm(evidence)
-        return None if size is None else (size, -size)
+        clusters, size = evidence.clusters, norm(evidence)
+        if clusters is None or size is None:
+            return None
+        size = widened(size, degrees(clusters.n.sum(axis=1)))
+        return size, -size
 
     return deviations
 
 
 def _mce(evidence: Evidence) -> Float | None:
-    found = _in_bins(evidence, evidence.table)
+    found = _in_bins(evidence, evidence.table, noise(evidence))
     return None if found is None else (abs(found.noise) / found.share).max(axis=1)
 
 
 def _l2(evidence: Evidence) -> Float | None:
-    found = _in_bins(evidence, evidence.table)
+    found = _in_bins(evidence, evidence.table, noise(evidence))
     return None if found is None else np.sqrt((found.noise**2 / found.share).sum(axis=1))
 
 
@@ -209,10 +243,11 @@ def ends(estimate: float, deviations: Deviations) -> Interval:
 
 def _least(evidence: Evidence) -> float:
     """What every error is at least, but for 1 % of cases: none is below |mean residual|, which has less noise than they."""
-    noisy = noise(evidence)
-    if noisy is None:
+    clusters, noisy = evidence.clusters, noise(evidence)
+    if clusters is None or noisy is None:
         return 0.0
-    return abs(binned.overconfidence(evidence)) - float(np.quantile(abs(noisy.sum(axis=1)), 0.99))
+    times = float(stdtrit(degrees(clusters.n.sum(axis=1)), 0.995)) / _Z99
+    return abs(binned.overconfidence(evidence)) - times * float(np.quantile(abs(noisy.sum(axis=1)), 0.99))
 
 
 def _of_error(name: str) -> Callable[[Evidence], Interval | None]:
@@ -234,17 +269,27 @@ of_ece = _of_error("ece")
 of_ece_equal_mass = _of_error("ece_equal_mass")
 of_mce = _of_error("mce")
 of_l2 = _of_error("l2")
+
+
+def of_l2_debiased(evidence: Evidence) -> Interval | None:
+    """That of L2, of which the debiased value is another estimate, and which may lie beyond it."""
+    found, estimate = of_l2(evidence), binned.l2_debiased(evidence)
+    return None if found is None else (min(found[0], estimate), max(found[1], estimate))
+
+
 of_smooth_ece = _of_error("smooth_ece")
 of_kuiper = _of_error("kuiper")
 
 
-def ece_noises(evidence: Evidence) -> Float | None:
-    """Σ_b |noise_b| of each replicate: what ECE a calibrated model might show, clustered alike; [replicates]."""
-    found = _in_bins(evidence, evidence.table)
-    return None if found is None else abs(found.noise).sum(axis=1)
-
-
 def ece_noise(evidence: Evidence) -> float | None:
-    """Their mean."""
-    noises = ece_noises(evidence)
-    return None if noises is None else float(noises.mean())
+    """Mean Σ_b |noise_b|: the ECE that a calibrated model would show in the mean, clustered alike."""
+    found = _in_bins(evidence, evidence.table, noise(evidence))
+    return None if found is None else float(abs(found.noise).sum(axis=1).mean())
+
+
+def ece_flips(evidence: Evidence) -> tuple[float, Float] | None:
+    """(ECE, its [replicates] with signs of clusters turned at random), both over bins of the bins by cluster."""
+    found = _in_bins(evidence, evidence.table, flipped(evidence))
+    if found is None:
+        return None
+    return float(abs(found.estimate * found.times).sum()), abs(found.noise).sum(axis=1)

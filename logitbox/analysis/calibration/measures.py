@@ -97,7 +97,7 @@ MEASURES: tuple[Measure, ...] = (
         "the same less a_b(1 − a_b)/(n_b − 1) in each bin, 0 if negative (Kumar et al. 2019, arXiv 1909.10155)",
         binned.l2_debiased,
         binned.l2_debiased_error,
-        intervals.of_l2,
+        intervals.of_l2_debiased,
     ),
     Measure(
         "smooth_ece",

@@ -11,7 +11,7 @@ of all shards decides that, so that the result does not depend on how tokens lie
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -98,12 +98,15 @@ class Partial:
         clusters: per `cell` and `unit` (a cluster): `n` and Σ of each quantity. Ascending in cell and unit.
         binned: per `cluster` (a row of `clusters`) and `bin` of the coarser grid: `n` and Σ `residual`, correct −
             confidence. Ascending in both.
+        lone: per `phase`, every `unit` of its counted tokens as long as none has two of them; one row 0 where one has.
+            So it is known that tokens are independent, as a classifier's are, also where units were put together.
     """
 
     cells: pl.DataFrame
     histogram: pl.DataFrame
     clusters: pl.DataFrame
     binned: pl.DataFrame
+    lone: pl.DataFrame
 
 
 def partial_of_shard(task: CalibrationTask) -> Partial:
@@ -186,7 +189,22 @@ def _summed(cells: pl.DataFrame, cell: Int, unit: Int, values: dict[str, Float],
         "bin": code % n_bins,
         **_sums({"n": None, "residual": right - confidence}, index, len(code)),
     }
-    return Partial(cells, _frame(histogram), _frame(clusters), _frame(binned))
+    of_cell, phases = codes(cells, ["phase"])
+    lone = _lone(phases["phase"], of_cell[cell], unit)
+    return Partial(cells, _frame(histogram), _frame(clusters, _LEAN), _frame(binned, _LEAN), lone)
+
+
+def _lone(phases: pl.Series, phase: Int, unit: Int) -> pl.DataFrame:
+    """`Partial.lone` of rows of these phases (by number) and units; a unit 0 is one that has two tokens."""
+    frames: list[pl.DataFrame] = []
+    for number, name in enumerate(phases):
+        mine = unit[phase == number]
+        repeated = bool((mine[1:] == mine[:-1]).any()) or not mine.all()  # mostly tells, without sorting
+        found = mine if repeated else np.unique(mine)
+        if repeated or len(found) < len(mine):
+            found = np.zeros(1, dtype=np.int64)
+        frames.append(pl.DataFrame({"phase": pl.repeat(name, len(found), eager=True), "unit": found}))
+    return pl.concat([pl.DataFrame(schema={"phase": pl.String, "unit": pl.Int64}), *frames])
 
 
 def _sums(values: dict[str, Any], index: Int, count: int) -> dict[str, NDArray[Any]]:
@@ -207,12 +225,14 @@ _TYPES = {
     **dict.fromkeys((*HISTOGRAM, *CLUSTERS, *BINNED), pl.Float64),
     **dict.fromkeys(_COUNTS, pl.Int64),
 }
+_LEAN = {**_TYPES, "n": pl.UInt32}
+"""Of the sums by cluster, of which there are most: a cluster has fewer tokens in a cell than 2³²."""
 
 
-def _frame(columns: dict[str, NDArray[Any]]) -> pl.DataFrame:
+def _frame(columns: dict[str, NDArray[Any]], types: Mapping[str, Any] = _TYPES) -> pl.DataFrame:
     return pl.DataFrame(
-        [pl.Series(name, values).cast(_TYPES[name]) for name, values in columns.items()],
-        schema={name: _TYPES[name] for name in columns},
+        [pl.Series(name, values).cast(types[name]) for name, values in columns.items()],
+        schema={name: types[name] for name in columns},
     )
 
 
@@ -282,7 +302,10 @@ def merge_partials(partials: Sequence[Partial]) -> Partial:
         BINNED,
         len(clusters["unit"]),
     )[0]
-    return Partial(cells, _frame(histogram), _frame(clusters), _frame(binned))
+    alone = pl.concat([partial.lone for partial in partials])
+    code, phases = codes(alone, ["phase"])
+    lone = _lone(phases["phase"], code, alone["unit"].to_numpy())
+    return Partial(cells, _frame(histogram), _frame(clusters, _LEAN), _frame(binned, _LEAN), lone)
 
 
 def _joined(parts: Sequence[Int]) -> Int:
@@ -357,6 +380,7 @@ CALIBRATION = Pass(
         frozenset(("cell", "bin", *HISTOGRAM)),
         frozenset(("cell", "unit", *CLUSTERS)),
         frozenset(("cluster", "bin", *BINNED)),
+        frozenset(("phase", "unit")),
     ),
     suffix="calibration",
     code=(("logitbox.analysis.calibration", ("partials.py", "buckets.py", "evidence.py")),),

@@ -29,6 +29,8 @@ column's values, [rows] to bool [rows]."""
 
 _PLACES = ("dataset", "pass", "step")
 _FOR_TYPES = ("flags", "types", "gold")
+_FOUND_BY = ("sample", "dataset")
+"""Columns that samples are found by."""
 
 
 def type_names_of(dump: Dump) -> list[str]:
@@ -57,7 +59,8 @@ class Picked:
         """The rows shard by shard, with these columns as `Choice.scan` gives them, and `MEMBER`."""
         samples = self._samples()
         rest = [name for name in self.where if name not in _PLACES]
-        of_tokens = [name for name in rest if name not in samples.columns]
+        # The table of samples has `sample` as well, but there it is only what rows are found by.
+        of_tokens = [name for name in rest if name not in samples.columns[len(_FOUND_BY) :]]
         asked = list(dict.fromkeys([*columns, *_FOR_TYPES, *of_tokens, *(("sample",) if rest else ())]))
         choice = Choice(self.dump, self.phase, self._places(), "")
         for found in choice.scan(asked):
@@ -105,18 +108,18 @@ class Picked:
                     f"samples have {', '.join(of_samples)}, tokens have {', '.join(known)}"
                 )
         if not wanted:
-            return pl.DataFrame(schema={"sample": pl.Int64, "dataset": pl.String})
-        return self.dump.samples.select("sample", "dataset", *wanted).collect()
+            return pl.DataFrame(schema=dict(zip(_FOUND_BY, (pl.Int64, pl.String), strict=True)))
+        return self.dump.samples.select(*_FOUND_BY, *wanted).collect()
 
     def _of_samples(self, samples: pl.DataFrame, found: Mapping[str, Array], places: pl.DataFrame) -> Mask:
         """Whether a row's sample is one that is wanted."""
         keep = np.ones(len(found["flags"]), dtype=bool)
-        wanted = samples.columns[2:]
+        wanted = samples.columns[len(_FOUND_BY) :]
         if not wanted:
             return keep
         dataset = places["dataset"].gather(found["place"])
         rows = pl.DataFrame({"sample": found["sample"], "dataset": dataset})
-        told = rows.join(samples, on=["sample", "dataset"], how="left", maintain_order="left")
+        told = rows.join(samples, on=list(_FOUND_BY), how="left", maintain_order="left")
         for name in wanted:
             value = self.where[name]
             if callable(value):
@@ -156,5 +159,6 @@ def _holds(values: Array | None, wanted: object, rows: int) -> Mask:
         test = cast("Callable[[Array], Array]", wanted)
         return np.asarray(test(values), dtype=bool)
     if wanted is None:
-        return np.isnan(values) if values.dtype.kind == "f" else np.zeros(rows, dtype=bool)
+        # `Choice.scan` gives nulls as NaN, or as −1 in the columns of whole numbers that have any (bins of ordered groups).
+        return np.isnan(values) if values.dtype.kind == "f" else np.asarray(values == -1, dtype=bool)
     return np.asarray(values == wanted, dtype=bool)

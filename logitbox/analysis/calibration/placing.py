@@ -13,6 +13,9 @@ import numpy as np
 from logitbox.analysis.calibration.atoms import Atoms, Float, Int
 from logitbox.analysis.histogram import Grid
 
+_SLACK = 1e-12
+"""Ranks of weights that miss a cut by no more than this share of all weight are at it: weights are rounded, as 0.1 is."""
+
 
 @dataclass(frozen=True)
 class Places:
@@ -60,21 +63,27 @@ class Ranks:
 
     Attributes:
         before: Σ weight of all atoms below.
-        at: weight below the last token: what decides on the equal-mass bin.
+        at: weight below the last token, what decides on the equal-mass bin; with weights, raised by what rounding may
+            have taken off.
         through: Σ weight up to and with the atom.
         total: Σ weight.
+        slack: how much `at` was raised; 0 where every token weighs 1, since whole numbers are exact.
     """
 
     before: Float
     at: Float
     through: Float
     total: float
+    slack: float
 
     @classmethod
     def of(cls, atoms: Atoms) -> Ranks:
         """Ranks of ascending atoms; there is at least one."""
-        through = np.cumsum(atoms.n)
-        return cls(np.append(0.0, through[:-1]), through - atoms.n / atoms.count, through, float(through[-1]))
+        through = running(atoms.n, atoms)
+        before, total = np.append(0.0, through[:-1]), float(through[-1])
+        slack = 0.0 if atoms.squares is None else _SLACK * total
+        at = np.maximum(through - atoms.n / atoms.count, before) + slack
+        return cls(before, at, through, total, slack)
 
     def cuts(self, bins: int) -> Float:
         """The inner ends of equal-mass bins."""
@@ -90,8 +99,19 @@ class Ranks:
         first = np.where(many, np.searchsorted(cuts, self.before, side="right"), index)
         last = index
         if atoms.squares is not None:  # how the weight of the last token compares is not known
-            last = np.where(many, np.searchsorted(cuts, self.through, side="left"), index)
+            last = np.where(many, np.searchsorted(cuts, self.through + 2 * self.slack, side="left"), index)
         return Places(index, np.minimum(first, index), np.maximum(last, index))
+
+
+def running(part: Float, atoms: Atoms) -> Float:
+    """Σ of a part of the weight up to and with each atom, as near as float64 gets.
+
+    Weights are added as whole numbers: errors of floating sums would grow with their number, and ranks move.
+    """
+    if atoms.squares is None:  # these are whole
+        return np.cumsum(part)
+    shift = 62 - int(np.frexp(atoms.n.sum())[1])
+    return np.ldexp(np.cumsum(np.rint(np.ldexp(part, shift)).astype(np.int64)).astype(np.float64), -shift)
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,12 @@ class Calibration(Shown):
         return self._values(name)[0]
 
     def error(self, name: str) -> float:
-        """What a measure may be off by at most because it comes from a histogram; 0 where it is exact."""
+        """What a measure may be off by at most because its input was rounded or put into bins; 0 where it is exact.
+
+        A histogram's bins that lie across edges, for measures over bins; for `temperature` of a dump the further end of
+        what the best temperature within [0.5, 4] lies between (`heat.low`, `heat.high`), since between the recorded
+        temperatures mean nll is interpolated; for `full_ece` and `classwise_ece` what recorded distances were rounded by.
+        """
         return self._values(name)[1]
 
     def interval(self, name: str) -> Interval | None:
@@ -269,9 +274,15 @@ def _of_bounded(found: Bounded | None) -> tuple[float | None, float]:
     return found.value, max(found.high - found.value, found.value - found.low)
 
 
+def _of_heat(found: Heat | None) -> tuple[float | None, float]:
+    if found is None or found.temperature is None:
+        return None, 0.0
+    return found.temperature, max(found.temperature - found.low, found.high - found.temperature)
+
+
 _OTHERS: dict[str, Callable[[Calibration], tuple[float | None, float]]] = {
     "n": lambda found: (float(found.n), 0.0),
-    "temperature": lambda found: (found.temperature, 0.0),
+    "temperature": lambda found: _of_heat(found.heat),
     "full_ece": lambda found: _of_bounded(found.of_classes[0]),
     "classwise_ece": lambda found: _of_bounded(found.of_classes[1]),
 }

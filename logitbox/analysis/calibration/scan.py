@@ -57,6 +57,7 @@ class Scan:
         partial: the sums. Computed columns hold the number of the bucket.
         buckets: of the computed columns.
         where: value of each key column that the sums were narrowed to.
+        intervals: whether sums by cluster and bin were kept, without which there are no intervals.
     """
 
     dump: Dump
@@ -66,6 +67,7 @@ class Scan:
     partial: Partial
     buckets: tuple[Buckets, ...]
     where: Mapping[str, Any]
+    intervals: bool = True
 
     def narrowed(self, **where: Any) -> Scan:
         """The same of only those cells whose key columns have these values."""
@@ -84,16 +86,26 @@ class Scan:
     @cached_property
     def types(self) -> tuple[str, ...]:
         """Populations that hold counted tokens, "" first."""
+        return self._types_in(self.cells.filter(pl.col("_n") > 0))
+
+    @cached_property
+    def met_types(self) -> tuple[str, ...]:
+        """Those that hold any tokens, left out ones too."""
+        return self._types_in(self.cells)
+
+    def _types_in(self, cells: pl.DataFrame) -> tuple[str, ...]:
         names = [p.name for session in self.dump.sessions for p in populations_of(session.spec)]
-        held = {name for kind in self._full[KIND].unique() for name in kind.split("\n")}
+        held = {name for kind in cells[KIND].unique() for name in kind.split("\n")}
         return tuple(name for name in dict.fromkeys(names) if name in held)
 
-    @property
-    def _full(self) -> pl.DataFrame:
-        return self.cells.filter(pl.col("_n") > 0)
+    def rows(self, keys: Sequence[str], types: Sequence[str], *, empty: bool = False) -> Iterator[Row]:
+        """Every combination of the values of `keys` and the types that holds counted tokens; sorted, nulls last.
 
-    def rows(self, keys: Sequence[str], types: Sequence[str]) -> Iterator[Row]:
-        """Every combination of the values of `keys` and the types that holds counted tokens; sorted, nulls last."""
+        Args:
+            keys: key columns.
+            types: token types.
+            empty: those whose tokens were all left out instead.
+        """
         of_type = [
             frame.select(*keys, "_cell", "_n").with_columns(type=pl.lit(name))
             for name in types
@@ -105,7 +117,7 @@ class Scan:
             pl.concat(of_type)
             .group_by(*keys, "type", maintain_order=True)
             .agg(pl.col("_cell"), pl.col("_n").sum())
-            .filter(pl.col("_n") > 0)
+            .filter((pl.col("_n") == 0) == empty)
             .drop("_n")
             .sort([*keys, "type"], nulls_last=True)
         )
@@ -132,7 +144,7 @@ class Scan:
             table=table,
             sums={name: float(self._rows.clusters[name][clusters].sum()) for name in names},
             make_atoms=lambda: atoms,
-            make_clusters=partial(self._clusters, row.keys["phase"], clusters),
+            make_clusters=partial(self._clusters, row.keys["phase"], clusters) if self.intervals else None,
             straddling=straddling,
         )
 
@@ -141,13 +153,15 @@ class Scan:
         return {name: int(self._lost[name][row.cells].sum()) for name in LOST}
 
     def n_clusters(self, row: Row) -> int:
-        """Units that the subset's tokens lie in."""
+        """Units that the subset's tokens lie in; where some were put together and have several tokens, at least so many."""
+        if row.keys["phase"] in self._lone:
+            return int(self._rows.clusters["n"][self._rows.of(row.cells)].sum())
         return len(np.unique(self._rows.clusters["unit"][self._rows.of(row.cells)]))
 
     def _atoms(self, cells: Int) -> Atoms:
         at = self._bins.of(cells)
         size, found = self.profile.atoms.n_bins, self._bins.histogram
-        bin_of = found["bin"][at]
+        bin_of = found["bin"][at].astype(np.int64)
         n, right, confidence, of_right = (added(bin_of, found[name][at], size) for name in partials.HISTOGRAM)
         held = np.flatnonzero(n)
         if not len(held):
@@ -158,7 +172,7 @@ class Scan:
 
     def _clusters(self, phase: str, clusters: Int) -> Clusters:
         rows, grid = self._rows, self.profile.clusters
-        units = self._units[phase]
+        units = self._units.get(phase, clusters[:0])  # none where all tokens were left out
         found = np.searchsorted(units, rows.clusters["unit"][clusters])
         unit, place = compress(found.astype(np.int64), len(units))
         start, end = rows.binned_of(clusters)
@@ -172,7 +186,8 @@ class Scan:
         sums = {
             name: added(place, rows.clusters[name][clusters], len(unit)) for name in partials.CLUSTERS[1:]
         }
-        return Clusters(unit, len(units), grid, n, residual, sums, len(unit))
+        total = int(n.sum()) if phase in self._lone else len(unit)
+        return Clusters(unit, len(units), grid, n, residual, sums, total)
 
     @cached_property
     def _units(self) -> dict[str, Int]:
@@ -180,6 +195,12 @@ class Scan:
         phase = self.partial.cells["phase"].to_numpy()[self._rows.clusters["cell"]]
         unit = self._rows.clusters["unit"]
         return {name: np.unique(unit[phase == name]) for name in np.unique(phase).tolist()}
+
+    @cached_property
+    def _lone(self) -> frozenset[str]:
+        """Phases in which every unit has one token, so that there are as many units as tokens."""
+        alone = self.partial.lone.group_by("phase").agg(pl.col("unit").min())
+        return frozenset(alone.filter(pl.col("unit") > 0)["phase"])
 
     @cached_property
     def _lost(self) -> dict[str, NDArray[Any]]:
@@ -195,9 +216,14 @@ class Scan:
 
 
 def _arrays(frame: pl.DataFrame) -> dict[str, NDArray[Any]]:
-    """Columns; those of whole numbers as int64."""
-    found = {name: frame[name].to_numpy() for name in frame.columns}
-    return {n: x.astype(np.int64) if x.dtype.kind in "iu" else x for n, x in found.items()}
+    """Columns as they lie there: a dump split by step has so many rows that copies would count."""
+    return {name: frame[name].to_numpy() for name in frame.columns}
+
+
+def _found(column: NDArray[Any], values: Int) -> tuple[Int, Int]:
+    """(first, last + 1) of the rows of each value, in a column that ascends."""
+    values = values.astype(column.dtype)  # else the whole column would be copied
+    return np.searchsorted(column, values), np.searchsorted(column, values, side="right")
 
 
 def _ranges(start: Int, end: Int) -> Int:
@@ -215,8 +241,7 @@ class _Histogram:
 
     def of(self, cells: Int) -> Int:
         """Rows of some cells."""
-        cell = self.histogram["cell"]
-        return _ranges(np.searchsorted(cell, cells), np.searchsorted(cell, cells, side="right"))
+        return _ranges(*_found(self.histogram["cell"], cells))
 
 
 @dataclass(frozen=True)
@@ -228,13 +253,11 @@ class _Clustered:
 
     def of(self, cells: Int) -> Int:
         """Rows of `clusters` of some cells."""
-        cell = self.clusters["cell"]
-        return _ranges(np.searchsorted(cell, cells), np.searchsorted(cell, cells, side="right"))
+        return _ranges(*_found(self.clusters["cell"], cells))
 
     def binned_of(self, clusters: Int) -> tuple[Int, Int]:
         """(first, last + 1) of the rows of `binned` of each of some rows of `clusters`."""
-        at = self.binned["cluster"]
-        return np.searchsorted(at, clusters), np.searchsorted(at, clusters, side="right")
+        return _found(self.binned["cluster"], clusters)
 
 
 def scan(
@@ -244,6 +267,8 @@ def scan(
     executor: Executor | None = None,
     progress: Progress | None = None,
     only: Callable[[pl.DataFrame], pl.Series] | None = None,
+    *,
+    intervals: bool = True,
 ) -> Scan:
     """Sum up a dump; finished shards come from its cache.
 
@@ -254,6 +279,7 @@ def scan(
         executor: where to sum up shards.
         progress: told after every shard.
         only: which cells are wanted, given them as a frame of keys; by default all.
+        intervals: False leaves out sums by cluster and bin, which take most of the memory where there are many cells.
 
     Raises:
         InputError: a column that cannot be split by, or a dump without token rows.
@@ -269,9 +295,13 @@ def scan(
         CalibrationTask, profile=profile, cluster=of_samples[0] if of_samples else "", buckets=buckets
     )
     tasks = tasks_of(dump, columns, make, of_samples)
-    narrow = None if only is None else partial(_chosen, only)
-    found = run(CALIBRATION, dump, tasks, executor, progress, narrow)
-    return Scan(dump, by, cluster, profile, found, buckets, {})
+
+    def narrow(part: Partial) -> Partial:
+        part = part if only is None else _chosen(only, part)
+        return part if intervals else replace(part, binned=part.binned.clear())
+
+    found = run(CALIBRATION, dump, tasks, executor, progress, None if only is None and intervals else narrow)
+    return Scan(dump, by, cluster, profile, found, buckets, {}, intervals)
 
 
 def _cluster_column(dump: Dump, name: object) -> list[str]:
@@ -314,4 +344,5 @@ def _chosen(only: Callable[[pl.DataFrame], pl.Series], part: Partial) -> Partial
         moved(part.histogram)[0],
         clusters,
         binned.with_columns((place.gather(binned["cluster"]) - 1).alias("cluster")),
+        part.lone,
     )

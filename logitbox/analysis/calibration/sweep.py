@@ -9,13 +9,13 @@ import numpy as np
 from logitbox.analysis.calibration.atoms import Atoms, Float
 from logitbox.analysis.calibration.checking import Mask
 from logitbox.analysis.calibration.evidence import Evidence
-from logitbox.analysis.calibration.placing import Open, Ranks
+from logitbox.analysis.calibration.placing import Open, Ranks, running
 
 MOST = 2000
 """Bins that are tried at most. More would only be kept by data that confidence separates almost perfectly."""
 
 _ROUNDING = 1e-12
-"""Accuracies nearer than this are equal."""
+"""Accuracies of weights are equal where they are nearer than this; of whole numbers, quotients are equal if and only if they are."""
 
 
 def ece_sweep(evidence: Evidence) -> float:
@@ -25,21 +25,23 @@ def ece_sweep(evidence: Evidence) -> float:
 
 def _value(atoms: Atoms, bins: int) -> float:
     index = Ranks.of(atoms).places(atoms, bins).index
-    return float(abs(atoms.grouped(index).residual).sum()) / float(atoms.n.sum())
+    value = float(abs(atoms.grouped(index).residual).sum()) / float(atoms.n.sum())
+    return min(value, 1.0)  # sums of weights are rounded
 
 
 def _most_bins(atoms: Atoms) -> int:
     """The last b before accuracy falls for the first time."""
     ranks = Ranks.of(atoms)
     n = np.append(0.0, ranks.through)
-    right = np.append(0.0, np.cumsum(atoms.right))
+    right = np.append(0.0, running(atoms.right, atoms))
+    rounding = 0.0 if atoms.squares is None else _ROUNDING
     most = _enough(ranks)
     for bins in range(2, most + 1):
         cut = np.searchsorted(ranks.at, ranks.cuts(bins), side="left")
         cut = np.concatenate([[0], cut, [len(atoms)]])
         cut = cut[np.diff(cut, prepend=-1) > 0]  # bins that have tokens
         share = np.diff(right[cut]) / np.diff(n[cut])
-        if (np.diff(share) < -_ROUNDING).any():
+        if (np.diff(share) < -rounding).any():
             return bins - 1
     return most
 
@@ -85,7 +87,7 @@ def _possible(bins: Open) -> tuple[bool, bool]:
     forced = np.maximum.accumulate(np.where(sure, low, 0.0))
     highest = np.maximum.accumulate(high)
     can_hold = not bool((sure[1:] & (high[1:] < forced[:-1] - _ROUNDING)).any())
-    can_fall = bool((low[1:] < highest[:-1] - _ROUNDING).any())
+    can_fall = bool((low[1:] < highest[:-1]).any())
     return can_hold, can_fall
 
 

@@ -17,6 +17,10 @@ from logitbox.errors import InputError
 COOLEST, HOTTEST = 1 / NODES[-1], 1 / NODES[0]
 """Between these temperatures a dump is asked."""
 
+_MOST_OFF = 5e-5
+"""What float32 may put mean nll off by, in nats, that need not be told; that of logits some hundred from 0."""
+_FAR = "logits lie so far from 0 that float32 may put mean nll off by {:.1e} nats"
+
 
 @dataclass(frozen=True)
 class Heat:
@@ -29,7 +33,7 @@ class Heat:
         nll: mean nll at `temperature`; None where only bounds are known.
         nll_low, nll_high: the least mean nll over [0.5, 4] lies between them.
         at_edge: the best temperature lies at or beyond the end of what is known.
-        reason: why there are only bounds, or nothing; else "".
+        reason: why there are only bounds, or nothing, or why they are wide; else "".
         tokens: fitted on.
     """
 
@@ -53,7 +57,8 @@ class Heat:
         if self.at_edge:
             beyond = "or less" if self.temperature < 1 else "or more"
             return f"T = {self.temperature:.3g} {beyond} takes {before} {self.nll:.4f} nats"
-        return f"T = {self.temperature:.3g} ({between}) takes {before} {self.nll:.4f} nats ({least})"
+        why = f": {self.reason}" if self.reason else ""
+        return f"T = {self.temperature:.3g} ({between}) takes {before} {self.nll:.4f} nats ({least}{why})"
 
 
 def heats(
@@ -108,6 +113,7 @@ def _heat(found: Fit | Range, k: int) -> Heat:
             nll_low=found.low,
             nll_high=found.high,
             at_edge=found.at_edge,
+            reason=_FAR.format(found.off) if found.off > _MOST_OFF else "",
             tokens=found.tokens,
         )
     return Heat(

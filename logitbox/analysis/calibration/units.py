@@ -65,18 +65,33 @@ def _numbered(labels: NDArray[Any]) -> tuple[Int, int]:
         if high - low < _DENSE and abs(low) < 2**62:  # no need to sort
             distinct, number = compress(labels.astype(np.int64) - low, high - low + 1)
             return number, len(distinct)
-    try:
-        distinct, number = np.unique(labels, return_inverse=True)
-    except TypeError:  # labels that cannot be ordered, as None among texts
-        seen: dict[Any, int] = {}
-        try:
-            each = [seen.setdefault(label, len(seen)) for label in labels.tolist()]
-        except TypeError as error:
-            raise InputError(
-                f"cluster has a label that cannot be told apart: {error}; give texts or numbers"
-            ) from None
-        return np.array(each, dtype=np.int64), len(seen)
+    if labels.dtype.kind == "O":
+        return _numbered_objects(labels)
+    distinct, number = np.unique(labels, return_inverse=True)
     return number.reshape(-1).astype(np.int64, copy=False), len(distinct)
+
+
+def _numbered_objects(labels: NDArray[Any]) -> tuple[Int, int]:
+    """The same of labels of any types: equal ones are one, all NaN are one, and so are all None."""
+    seen: dict[Any, int] = {}
+    try:
+        each = [seen.setdefault(label, len(seen)) for label in labels.tolist()]
+    except TypeError as error:
+        raise InputError(
+            f"cluster has a label that cannot be told apart: {error}; give texts or numbers"
+        ) from None
+    odd = [number for label, number in seen.items() if _is_nan(label)]
+    number = np.arange(len(seen))
+    number[odd] = odd[:1]
+    place, of = compress(number, len(seen))
+    return of[np.array(each, dtype=np.int64)], len(place)
+
+
+def _is_nan(label: object) -> bool:
+    try:
+        return bool(label != label)  # noqa: PLR0124 (NaN alone, and missing times, differ from themselves)
+    except (TypeError, ValueError):  # NA of pandas, which there is but one of
+        return False
 
 
 def _slots(number: Int | None, total: int) -> tuple[Int, int]:

@@ -11,6 +11,7 @@ import polars as pl
 from logitbox.analysis.calibration import binned, intervals
 from logitbox.analysis.calibration.atoms import Float
 from logitbox.analysis.calibration.evidence import Evidence
+from logitbox.analysis.calibration.resampling import ROUNDING, reached
 
 _NUMBERS = (
     "accuracy",
@@ -26,13 +27,14 @@ _NUMBERS = (
 
 
 def rank_worst(evidences: Iterable[tuple[Mapping[str, Any], Evidence]], n: int | None = 10) -> pl.DataFrame:
-    """Subgroups by how badly they are calibrated: by the lower end of ECE's interval, then by ECE.
+    """Subgroups by how badly they are calibrated: by the lower end of ECE's interval, then by p, then by ECE.
 
     `p` is the probability that a calibrated subgroup of as many tokens, clustered alike, shows so large an ECE: the share
-    of replicates r whose D_r = Σ_b |noise_rb| reaches it, (1 + #)/(R + 1). `p_adjusted` is the probability that any one
-    among all calibrated ones does, by the step-down max-T method of Westfall & Young (1993, Resampling-Based Multiple
-    Testing, §2.8) with T = (ECE − mean D)/sd D. Subgroups of the same samples are drawn alike, so that the correction
-    knows how far they overlap, and costs less than Bonferroni's.
+    of replicates r, with signs of clusters' residuals turned at random, whose ECE D_r reaches it, (1 + #)/(R + 1). With
+    few clusters it is never below 2/2^clusters. `p_adjusted` is the probability that any one among all calibrated ones
+    does, by the step-down max-T method of Westfall & Young (1993, Resampling-Based Multiple Testing, §2.8) with
+    T = (ECE − mean D)/sd D. Subgroups of the same samples are turned alike, so that the correction knows how far they
+    overlap, and costs less than Bonferroni's.
 
     Args:
         evidences: of every subgroup, what it is called by and what is known of it. Without tokens it is left out. Of a
@@ -46,29 +48,33 @@ def rank_worst(evidences: Iterable[tuple[Mapping[str, Any], Evidence]], n: int |
     """
     rows: list[dict[str, Any]] = []
     noises: list[Float] = []
+    seen: list[float] = []
     tested: list[int] = []
     names: dict[str, Any] = {}
     for keys, evidence in evidences:
         names |= dict.fromkeys(keys, pl.String)
         if evidence.n:
-            noisy = intervals.ece_noises(evidence)
-            if noisy is not None:
+            turned = intervals.ece_flips(evidence)
+            if turned is not None:
                 tested.append(len(rows))
-                noises.append(noisy)
-            rows.append(_row(keys, evidence, noisy))
+                seen.append(turned[0])
+                noises.append(turned[1])
+            rows.append(_row(keys, evidence))
     if tested:
-        sizes = np.stack(noises)
-        values = np.array([rows[i]["ece"] for i in tested])
-        for i, p, adjusted in zip(tested, _reached(values, sizes), adjusted_p(values, sizes), strict=True):
+        sizes, values = np.stack(noises), np.array(seen)
+        for i, p, adjusted in zip(tested, reached(values, sizes), adjusted_p(values, sizes), strict=True):
             rows[i] |= {"p": float(p), "p_adjusted": float(adjusted)}
     frame = pl.DataFrame(rows, infer_schema_length=None) if rows else _empty(names)
     frame = frame.with_columns(pl.col(_NUMBERS).cast(pl.Float64))
-    ranked = frame.sort("ece_low", "ece", descending=True, nulls_last=True, maintain_order=True)
+    ranked = frame.sort(
+        "ece_low", "p", "ece", descending=[True, False, True], nulls_last=True, maintain_order=True
+    )
     return ranked if n is None else ranked.head(n)
 
 
-def _row(keys: Mapping[str, Any], evidence: Evidence, noisy: Float | None) -> dict[str, Any]:
+def _row(keys: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
     low, high = intervals.of_ece(evidence) or (None, None)
+    noise = intervals.ece_noise(evidence)
     return {
         **keys,
         "n": evidence.count,
@@ -79,21 +85,16 @@ def _row(keys: Mapping[str, Any], evidence: Evidence, noisy: Float | None) -> di
         "ece": binned.ece(evidence),
         "ece_low": low,
         "ece_high": high,
-        "ece_noise": None if noisy is None else float(noisy.mean()),
+        "ece_noise": noise,
         "p": None,
         "p_adjusted": None,
-        "note": "fewer than 2 samples: no interval, no p" if noisy is None else "",
+        "note": "fewer than 2 samples: no interval, no p" if noise is None else "",
     }
 
 
 def _empty(names: Mapping[str, Any]) -> pl.DataFrame:
     schema = {**names, "n": pl.Int64, "clusters": pl.Int64}
     return pl.DataFrame(schema=schema | dict.fromkeys(_NUMBERS, pl.Float64) | {"note": pl.String})
-
-
-def _reached(values: Float, noises: Float) -> Float:
-    """Share of replicates that reach each value, the value itself among them. [groups] from [groups, replicates]."""
-    return (1 + (noises >= values[:, None]).sum(axis=1)) / (1 + noises.shape[1])
 
 
 def adjusted_p(values: Float, noises: Float) -> Float:
@@ -103,12 +104,15 @@ def adjusted_p(values: Float, noises: Float) -> Float:
     not fall on the way down.
     """
     centre, spread = noises.mean(axis=1), noises.std(axis=1)
-    # Without any noise, T is without bounds if there is an error, and 0 if there is none.
+    spread[spread <= ROUNDING * abs(centre)] = 0.0
+    off = values - centre
+    off[abs(off) <= ROUNDING * abs(centre)] = 0.0
+    # Where replicates are all alike, T is without bounds if the value is another, and 0 if it is not.
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.nan_to_num((values - centre) / spread, nan=0.0, posinf=np.inf, neginf=-np.inf)
-        drawn = np.nan_to_num((noises - centre[:, None]) / spread[:, None], nan=0.0)
+        t = np.nan_to_num(off / spread, nan=0.0, posinf=np.inf, neginf=-np.inf)
+        drawn = np.where(spread[:, None] > 0, (noises - centre[:, None]) / spread[:, None], 0.0)
     order = np.argsort(-t, kind="stable")
     largest = np.maximum.accumulate(drawn[order][::-1], axis=0)[::-1]
     adjusted = np.empty(len(t))
-    adjusted[order] = np.maximum.accumulate(_reached(t[order], largest))
+    adjusted[order] = np.maximum.accumulate(reached(t[order], largest))
     return adjusted

@@ -36,7 +36,7 @@ class Finding:
     Attributes:
         rule: the rule, with its title, why it matters, and the heading of the guide it is from.
         status: "pass", "warn", "fail" or "not enough data".
-        sure: "sure" if the whole 95 % interval says the same, "likely" if only the value does, "no interval known",
+        sure: "sure" if the whole 95 % interval (or a count) says the same, "likely" if only the value does, "no interval known",
             or "" where nothing can be told.
         told: the finding in words; of one that could not be told, what is missing.
         evidence: the numbers, each with its step, epoch, interval and bound, and how far beyond it lies.
@@ -201,9 +201,12 @@ def _verdict(findings: Sequence[Finding], facts: Facts) -> str:
         return f"nothing could be judged: {len(findings)} checks lack data ({facts.source})"
     parts = [f"{_of(len(count['fail']), told)} fail{_s(count['fail'])}{_named(count['fail'])}"]
     if not count["fail"]:
-        parts = [f"no check of {told} fails"]
+        passes = f"no check of {told} fails" if told > 1 else "1 check passes"
+        parts = [] if told == 1 and count["warn"] else [passes]
     if count["warn"]:
-        parts.append(f"{len(count['warn'])} warn{_s(count['warn'])}{_named(count['warn'])}")
+        parts.append(
+            f"{_of(1, 1) if told == 1 else len(count['warn'])} warn{_s(count['warn'])}{_named(count['warn'])}"
+        )
     if missing := count["not enough data"]:
         parts.append(f"{len(missing)} more lack{_s(missing)} data")
     return "; ".join(parts)

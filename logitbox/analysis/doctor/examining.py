@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 
 from logitbox.analysis.doctor.diagnosis import Diagnosis, diagnose
-from logitbox.analysis.doctor.loading import load_profile
+from logitbox.analysis.doctor.loading import SHIPPED, load_profile, shipped
 from logitbox.analysis.doctor.profile import Profile, keys_of
 from logitbox.analysis.doctor.series import Facts, Series, series_frame, with_epochs
 from logitbox.analysis.doctor.sources.logs import read_log, series_rows
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from logitbox.analysis.classification import Classification
 
 Log = Sequence[Mapping[str, Any]]
+_SHOWN_KEYS = 6
+"""Keys of a log that an error names."""
 _OF_CLASSIFIERS = frozenset(
     [
         "val/accuracy",
@@ -172,9 +174,24 @@ def _pairs(rules: Profile) -> list[str]:
 def _of_log(rows: Log, rules: Profile, name: str) -> Series:
     frame = series_frame(series_rows(rows, rules.aliases))
     notes = [] if frame["epoch"].is_not_null().any() else ["no epochs were logged"]
-    asked = tuple(key.removesuffix("*") for rule in rules.rules for key in keys_of(rule.check))
     logged = [key for key in frame["key"].unique(maintain_order=True) if not key.startswith("nonfinite/")]
-    if not any(key.startswith(asked) for key in logged):
-        some = ", ".join(logged[:5]) or "nothing"
-        notes.append(f"no key that the rules look at was logged, only {some}: is it a log?")
+    if not _looked_at(logged, rules):
+        names = dict.fromkeys(
+            str(row["key"]) if "value" in row and "key" in row else str(key) for row in rows for key in row
+        )
+        some = ", ".join([*list(names)[:_SHOWN_KEYS], *(["…"] if len(names) > _SHOWN_KEYS else [])]) or "none"
+        others = [shipped(other) for other in SHIPPED]
+        if not any(key in other.aliases or _looked_at([key], other) for key in names for other in others):
+            raise InputError(
+                f"no metric recognised in {name}; its keys are {some}; "
+                "a log has loss, eval_loss, val/accuracy, … or name columns so"
+            )
+        notes.append(f"the rules of {rules.name} look at none of its keys ({some})")
     return Series(frame, Facts(name, notes=tuple(notes)))
+
+
+def _looked_at(keys: Sequence[str], rules: Profile) -> bool:
+    """Whether a rule looks at any of these keys."""
+    asked = {key for rule in rules.rules for key in keys_of(rule.check)}
+    families = tuple(key.removesuffix("*") for key in asked if key.endswith("/*"))
+    return any(key in asked or key.startswith(families) for key in keys)

@@ -7,7 +7,17 @@ from dataclasses import replace
 
 from logitbox.analysis.doctor.expressions import UnknownName
 from logitbox.analysis.doctor.movements import judge_spike, judge_sustained, judge_trend
-from logitbox.analysis.doctor.outcomes import NO_EPOCHS, Context, Evidence, Outcome, Sure, unknown
+from logitbox.analysis.doctor.outcomes import (
+    NO_EPOCHS,
+    Context,
+    Evidence,
+    Outcome,
+    Sure,
+    count,
+    moment,
+    spoken,
+    unknown,
+)
 from logitbox.analysis.doctor.profile import Check, Leaf, Pattern, Range, Spike, Status, Sustained, Trend
 from logitbox.analysis.doctor.ranges import judge_range, number
 from logitbox.analysis.doctor.series import Point
@@ -59,8 +69,19 @@ def _range(check: Range, points: Sequence[Point], context: Context) -> Outcome:
     found = judge_range(check, point, context.known, context.severity)
     if found is None:
         return unknown(f"nothing is said about epoch {point.epoch:g}")
-    evidence = Evidence(point, found.bound, found.off_by, found.status == "pass", found.told)
-    return Outcome(found.status, found.sure, found.told, (evidence,))
+    told = _lost(point, points, context) if point.key.startswith(_LOST) and point.value else found.told
+    evidence = Evidence(point, found.bound, found.off_by, found.status == "pass", told)
+    return Outcome(found.status, found.sure, told, (evidence,))
+
+
+def _lost(point: Point, points: Sequence[Point], context: Context) -> str:
+    """Which key was NaN or infinite, when first, and how often."""
+    key = point.key.removeprefix(_LOST)
+    first = next(other for other in points if other.key == point.key and other.value)
+    more = (
+        f", and {count(int(point.value) - 1, 'more time')} up to {moment(point)}" if point.value > 1 else ""
+    )
+    return f"{spoken(key)} at {moment(first)}: {context.series.nonfinite(key)}{more}"
 
 
 def _at(at: str | float, points: Sequence[Point]) -> Point | str:
@@ -94,6 +115,9 @@ def _pattern(check: Pattern, context: Context, *, wanted: bool) -> Outcome:
     if _is_there(check, probably) is not None:
         sure = "likely" if _is_there(check, surely) is None else "sure"
     told = f"{states.count(True)} of {len(states)} signs"
+    if not found and 0 < states.count(True) < check.least:
+        there = [e.point.key for e in evidence if e.holds and e.point is not None]
+        told += f" ({there[0]}); {check.least} needed" if len(there) == 1 else f"; {check.least} needed"
     told += f", {states.count(None)} unknown" if None in states else ""
     if not found and states.count(True) >= check.least:
         lacking = [
@@ -126,5 +150,6 @@ def _sign(check: Leaf, state: bool | None, outcome: Outcome) -> Evidence:
     return Evidence(None, "", None, state, outcome.told)
 
 
+_LOST = "nonfinite/"
 _NEAR = 2.0
 """Epochs that an evaluation may lie from the one a rule names."""

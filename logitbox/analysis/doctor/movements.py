@@ -15,6 +15,7 @@ from logitbox.analysis.doctor.outcomes import (
     Sure,
     count,
     moment,
+    spoken,
     unknown,
 )
 from logitbox.analysis.doctor.profile import Spike, Status, Sustained, Trend
@@ -41,7 +42,10 @@ def judge_sustained(check: Sustained, points: Sequence[Point], context: Context)
     certain = all(s is True for s in sides) if found else any(s is False for s in sides)
     last = points[-1]
     told = f"{last.key} {number(last.value)}"
-    if found:
+    if found and side == "below" and not any(point.value for point in chosen):
+        zeros = sum(not point.value for point in points)
+        told = f"{spoken(last.key)} is 0 at {zeros:,} of {count(len(points), 'step')}"
+    elif found:
         times = "all" if check.points == "all" else "the last"
         times = "the last evaluation" if len(chosen) == 1 else f"{times} {len(chosen)} evaluations"
         told += f": {side} {number(bound)} at {times}, since {moment(_since(points, bound, side))}"

@@ -39,7 +39,7 @@ class Outcome:
 
     Attributes:
         status: "not enough data" where it could not be told.
-        sure: "sure" where the whole interval says the same, "likely" where only the value does.
+        sure: "sure" where the whole interval says the same or a count does, "likely" where only the value does.
         told: in words.
         evidence: what it rests on.
     """
@@ -92,6 +92,11 @@ def moment(point: Point) -> str:
     step = "" if point.step is None else f"step {point.step:,}"
     epoch = "" if point.epoch is None else f"epoch {point.epoch:.4g}"
     return f"{epoch} ({step})" if step and epoch else epoch or step
+
+
+def spoken(key: str) -> str:
+    """A key in a sentence: nll is the loss."""
+    return key.removesuffix("/nll") + "/loss" if key.endswith("/nll") else key
 
 
 NO_EPOCHS = "epochs are not known; give steps_per_epoch="

@@ -102,6 +102,10 @@ def values_of(
         leave_out: members that are left out.
     """
     found: list[list[Point]] = []
+    families = {term.key if term.function else term.key.rsplit("/", 1)[0] + "/*" for term in wanted.terms}
+    is_within = len(wanted.terms) > 1 and len(families) == 1 and any(term.function for term in wanted.terms)
+    if is_within and len(series.members(*families)) == 1:
+        return [], f"1 in {families.pop()}, which is compared with nothing; at least 2 needed"
     for term in wanted.terms:
         points, why = _values_of_term(term, series, only, leave_out)
         if not points:
@@ -198,6 +202,8 @@ def _named(wanted: Quantity, left: Point, right: Point) -> str:
     """The quantity in words; of families the members that it came to."""
     if not any(term.function for term in wanted.terms):
         return wanted.text.strip("|")
+    if left.key == right.key:
+        return f"{left.key} (the {' and the '.join(term.function for term in wanted.terms if term.function)})"
     return f"{left.key} {wanted.operator} {_last(right.key)}".replace(" - ", " − ")
 
 

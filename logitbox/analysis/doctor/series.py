@@ -22,6 +22,10 @@ SCHEMA = {
 """Columns of a series frame; step or epoch null where unknown, low and high null where there is no interval."""
 
 
+_NAMED = 2
+"""Slashes of a key that ends in a name: val/per_dataset_accuracy/SOURCE."""
+
+
 @dataclass(frozen=True)
 class Point:
     """One value of one key.
@@ -48,6 +52,11 @@ class Point:
     def when(self) -> float:
         """What puts points in order: the step, or the epoch where steps are unknown."""
         return float(self.step) if self.step is not None else self.epoch or 0.0
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is a count, with nothing around it."""
+        return self.low == self.value == self.high
 
     @property
     def half(self) -> float | None:
@@ -100,8 +109,22 @@ class Series:
         return {key: _in_order(points) for key, points in found.items()}
 
     def points(self, key: str) -> list[Point]:
-        """Values of one key in the order of the run; of several at one step the last one."""
-        return self._points.get(key, [])
+        """Values of one key in the order of the run; of several at one step the last one.
+
+        The name after the second slash (a source, a bucket) is found without regard to case.
+        """
+        if key in self._points or key.count("/") < _NAMED:
+            return self._points.get(key, [])
+        wanted = key.casefold()
+        return next((points for name, points in self._points.items() if name.casefold() == wanted), [])
+
+    def nonfinite(self, key: str) -> str:
+        """What values of a key were that are none: "NaN", "infinite", or both."""
+        lost = self.frame.filter(pl.col("key") == key)["value"].drop_nulls()
+        kinds = [
+            word for word, found in (("NaN", lost.is_nan()), ("infinite", lost.is_infinite())) if found.any()
+        ]
+        return " or ".join(kinds or ["NaN", "infinite"])
 
     def members(self, family: str) -> dict[str, list[Point]]:
         """Of "name/*" every key "name/…" by what stands for the star, and its values."""

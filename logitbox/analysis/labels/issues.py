@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from logitbox.analysis.classification.settings import Names, namer, one_of
 from logitbox.analysis.given import check_dump
+from logitbox.analysis.intervals import Z95
 from logitbox.analysis.labels.confident import Confident, Rows, confident, margins, thresholds
 from logitbox.analysis.leftout import left_out
 from logitbox.analysis.results import Result
@@ -192,6 +194,19 @@ def _joint(rows: Rows, told: Confident) -> pl.DataFrame:
     return counts.sort("gold", "confident")
 
 
+def _is_guessing(frame: pl.DataFrame) -> bool:
+    """Whether Wilson's 95 % interval of the accuracy reaches down to the share of the most frequent label."""
+    n = len(frame)
+    if not n:
+        return False
+    share = float((frame["predicted"] == frame["gold"]).sum()) / n
+    majority = int(np.bincount(frame["gold_id"].to_numpy()).max()) / n
+    z2 = Z95 * Z95
+    half = Z95 * sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    low = (share + z2 / (2 * n) - half) / (1 + z2 / n)
+    return share < 1 and low <= majority
+
+
 def _verdict(
     frame: pl.DataFrame, wanted: list[str], lost: dict[str, int], n_issues: int, undetermined: int
 ) -> str:
@@ -203,6 +218,8 @@ def _verdict(
             "these rows are of training: a model that memorised its labels agrees with them, wrong ones too; "
             "evaluate on samples it was not trained on"
         )
+    if _is_guessing(frame):
+        parts.append("the model is hardly better than guessing, so this ranking means little")
     if undetermined:
         parts.append(
             f"{undetermined:,} could not be told from the recorded best classes; record with a larger k"

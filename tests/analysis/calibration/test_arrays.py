@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from math import inf, nan
+import tracemalloc
+from datetime import date
+from decimal import Decimal
+from fractions import Fraction
+from math import exp, inf, log, nan
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from scipy.special import softmax, xlogy
+from scipy.special import logsumexp, softmax, xlogy
 
 from logitbox.analysis.calibration import from_arrays, from_probabilities
 from logitbox.analysis.calibration.evidence import CLUSTER_GRID, MOST_CLUSTERS
@@ -34,6 +39,9 @@ P, RIGHT = [0.2, 0.7, 0.9], [0, 1, 1]
         ((P, [0, 1]), "correct has 2 values and confidence 3"),
         ((P, [0, 1, 2]), "correct is 2.0 in row 2; it must be 0 or 1"),
         ((P, [0, 1, nan]), "correct is nan in row 2"),
+        ((P, [[1], [1, 0], 1]), "correct is not an array of numbers"),
+        ((P, RIGHT, [1, [1], 1]), "weight is not an array of numbers"),
+        ((P, RIGHT, [1, 10**400, 1]), "weight is not an array of numbers"),
         ((P, [[0, 1, 1]]), r"correct has shape \(1, 3\)"),
         ((P, [True, None, False]), "correct is nan in row 1"),
         ((P, RIGHT, [1, 1]), "weight has 2 values and confidence 3"),
@@ -66,6 +74,10 @@ Q = [[0.2, 0.8], [0.6, 0.4]]
             ([[0.5, 0.5], [-0.5, 1.5]], [0, 0]),
             "probs of row 1 are from -0.5 to 1.5 and sum to 1; .*logits want a softmax",
         ),
+        (
+            (torch.tensor([[0.6015625, 0.400390625]], dtype=torch.bfloat16), [0]),
+            "sum to 1.00195; they must .* sum to 1 within 0.001 .*softmax first, in float32",
+        ),
         (([[-inf, inf]], [0]), "probs of row 0 are from -inf to inf"),
         ((Q, [0]), "labels has 1 values and probs 2"),
         ((Q, [0, 2]), "labels is 2.0 in row 1; it must be a whole number from 0 to 1"),
@@ -85,8 +97,46 @@ def test_any_array_will_do():
     assert expected == pytest.approx(0.6 / 3)
     for make in (list, tuple, pl.Series, torch.tensor, lambda v: np.array(v, object)):
         assert from_arrays(make(P), make(RIGHT)).ece == pytest.approx(expected, abs=1e-7)
-    with pytest.raises(InputError, match="not an array of numbers"):
-        from_arrays(torch.tensor(P, requires_grad=True), RIGHT)
+    assert from_arrays(torch.tensor(P, requires_grad=True), torch.tensor(RIGHT)).ece == pytest.approx(
+        expected
+    )
+    assert from_arrays(pd.Series(P), pd.Series(RIGHT, dtype="boolean")).ece == pytest.approx(expected)
+    assert from_arrays([Decimal("0.2"), Fraction(7, 10), 0.9], RIGHT).ece == pytest.approx(expected)
+
+
+def test_half_precision_of_any_kind():
+    p = torch.tensor([0.25, 0.75, 0.875])  # exact in all of them
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        found = from_arrays(p.to(dtype), torch.tensor([0, 1, 1], dtype=torch.bfloat16), p.to(dtype))
+        assert found.confidence == pytest.approx(float((p * p).sum() / p.sum()))
+        probs = torch.stack([p, 1 - p], dim=1).to(dtype)
+        assert from_probabilities(probs, [0, 1, 0]).nll == pytest.approx(-np.log([0.25, 0.25, 0.875]).mean())
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        [0.2, None, 0.7],
+        [0.2, nan, 0.7],
+        pd.Series([0.2, None, 0.7], dtype="Float64"),
+        pd.Series([0.2, pd.NA, 0.7], dtype=object),
+        pl.Series([0.2, None, 0.7]),
+        np.ma.masked_array([0.2, 0.4, 0.7], [False, True, False]),
+        np.ma.masked_array([0.2, 7.0, 0.7], [False, True, False]),
+    ],
+)
+def test_missing_values_are_left_out(missing):
+    found = from_arrays(missing, [0, 1, 1])
+    assert (found.n, found.left_out, found.confidence) == (2, 1, pytest.approx(0.45))
+
+
+@pytest.mark.parametrize(
+    "truths", [[1, None, 0], pl.Series([True, None, False]), np.ma.masked_array([True] * 3, [0, 1, 0])]
+)
+def test_missing_truths_are_refused(truths):
+    with pytest.raises(InputError, match="correct is nan in row 1"):
+        from_arrays(P, truths)
+    assert from_arrays([0.2, nan, 0.9], truths).n == 2
 
 
 def test_float32_is_what_it_is_in_float64():
@@ -112,7 +162,7 @@ def test_nan_rows_are_left_out_and_counted():
 
 def test_rows_of_no_weight_are_left_out():
     found = from_arrays([0.1, 0.2, 0.7], [1, 0, 1], [0, 1, 3])
-    assert (found.n, found.left_out, found.evidence.n) == (2, 0, 4)
+    assert (found.n, found.left_out, found.evidence.n) == (2, 0, 2)  # weights 1/2 and 3/2
     assert found.accuracy == 0.75
     assert len(found.evidence.atoms) == 2
     assert from_arrays([0.5], [1], [0]).n == 0
@@ -129,13 +179,30 @@ def test_rows_of_no_weight_are_left_out():
         [None, "a", None, "a", 3],
         [0.5, nan, 0.5, nan, 2.0],
         [*list("baba"), 7],
+        ["1", 1, "1", 1, b"1"],
+        [b"b", b"a", b"b", b"a", b"c"],
+        [float("nan"), None, float("nan"), None, 0.5],
+        np.array([1, nan, 1, float("nan"), 3], object),
+        np.array([nan, 2, Decimal("nan"), 2, "2"], object),
+        pd.Series(["b", pd.NA, "b", pd.NA, pd.NaT]),
+        pd.Series([1, None, 1, None, 2], dtype="Int64"),
+        pd.Series(["b", "a", "b", "a", None], dtype="category"),
+        pl.Series(["b", None, "b", None, "c"]),
+        pl.Series([1, None, 1, None, 2]),
+        pl.Series(["b", "a", "b", "a", "c"], dtype=pl.Categorical),
+        np.array(["2020-01-01", "NaT", "2020-01-01", "NaT", "2021-01-01"], "datetime64[D]"),
+        [date(2020, 1, 1), None, date(2020, 1, 1), None, date(2021, 1, 1)],
+        [("a", 1), "a", ("a", 1), "a", 1],
+        np.ma.masked_array([1, 2, 1, 2, 3], [0, 1, 0, 1, 0]),
+        torch.tensor([3, 1, 3, 1, 2]),
     ],
+    ids=repr,
 )
 @pytest.mark.parametrize("weight", [None, [1.0, 2.0, 0.5, 3.0, 4.0]])
 def test_sums_by_cluster(labels, weight):
     p, right = np.array([0.05, 0.9999, 0.5, 1.0, 0.3]), np.array([1, 0, 1, 1, 0])
     found = from_arrays(p, right, weight, labels).evidence.clusters
-    w = np.ones(5) if weight is None else np.array(weight)
+    w = np.ones(5) if weight is None else np.array(weight) / 4  # the largest is from 1 to 2
     assert (len(found), found.total, found.universe, found.grid) == (3, 3, 3, CLUSTER_GRID)
     assert found.unit.tolist() == [0, 1, 2]
     cell = np.minimum(np.searchsorted(CLUSTER_GRID.edges, p, side="right") - 1, CLUSTER_GRID.n_bins - 1)
@@ -246,6 +313,85 @@ def test_temperature_at_the_ends_of_its_range():
     assert wrong.nll == pytest.approx(np.log(2), abs=0.02)
     flat = from_probabilities([[0.5, 0.5], [0.5, 0.5]], [1, 1]).heat
     assert (flat.at_edge, flat.temperature, flat.nll) == (False, 1, pytest.approx(np.log(2)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.one_of(
+        st.floats(-4.6, 4.6),
+        st.sampled_from([0.25, 0.75, 1.75, 3.75]).flatmap(lambda u: st.sampled_from([u, -u])),
+    ),
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=4),
+    st.booleans(),
+)
+def test_best_temperature_wherever_it_is(u, counts, weighted):
+    """Rows whose labels come as often as p^β says, so that β is best; at the search's own steps too."""
+    probs, labels, weights = [], [], []
+    for right, wrong in counts:
+        if right == wrong:
+            continue
+        z = log(right / wrong) * exp(-u)
+        if abs(z) > 500:
+            continue
+        p, q = 1 / (1 + exp(-z)), 1 / (1 + exp(z))
+        for label, times in ((0, right), (1, wrong)):
+            rows = 1 if weighted else times
+            probs += [[p, q]] * rows
+            labels += [label] * rows
+            weights += [times / rows] * rows
+    if not probs:
+        return
+    heat = from_probabilities(probs, labels, weights).heat
+    assert heat.nll <= heat.nll_before + 1e-12
+    # Where p is nearly 1/2, it is rounded: the best T of what is given is a little off. Of no slope at all none is needed.
+    if heat.temperature != 1:
+        assert log(heat.temperature) == pytest.approx(-u, abs=1e-6)
+    else:
+        z = np.log([p[0] / p[1] for p in probs])
+        slope = np.average(z * (1 / (1 + np.exp(-z)) - (np.array(labels) == 0)), weights=weights)
+        assert abs(slope) < 1e-11
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 12), st.integers(2, 5), st.integers(0, 10_000), st.floats(-3, 6))
+def test_a_temperature_is_always_found(rows, classes, seed, scale):
+    """Also where labels are as good as sure, tied, or rounded away. No grid does better."""
+    rng = np.random.default_rng(seed)
+    logits = np.clip(rng.normal(size=(rows, classes)) * np.exp(scale), -300, 300)
+    logits[rng.random(rows) < 0.3] = rng.integers(0, 2, classes)  # ties
+    p, labels = softmax(logits, axis=1), rng.integers(0, classes, rows)
+    if (p[np.arange(rows), labels] == 0).any():
+        return
+    heat = from_probabilities(p, labels).heat
+    assert 0.01 - 1e-12 <= heat.temperature <= 100 + 1e-9
+    logp = np.log(np.maximum(p, 1e-320))
+
+    def nll(t):
+        x = logp / t
+        return (logsumexp(x, axis=1) - x[np.arange(rows), labels]).mean()
+
+    assert heat.nll == pytest.approx(nll(heat.temperature), abs=1e-9)
+    best = min(nll(t) for t in np.geomspace(0.01, 100, 200))
+    assert heat.nll <= best + 1e-9 * (1 + best)
+
+
+def test_many_bins_of_many_classes_take_little_memory():
+    rng = np.random.default_rng(0)
+    p, labels = rng.dirichlet(np.ones(400), 40), rng.integers(0, 400, 40)
+    w = rng.uniform(1, 2, 40)
+    found = from_probabilities(p, labels, w, bins=100_000)
+    tracemalloc.start()
+    value = found.full_ece, found.classwise_ece
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64e6
+    # The definition: sums over the pairs that share a bin.
+    residual = w[:, None] * (np.eye(400)[labels] - p) / w.sum()
+    bin_ = np.minimum((p * 100_000).astype(int), 99_999)
+    assert value[0] == pytest.approx(abs(np.bincount(bin_.ravel(), residual.ravel())).sum(), abs=1e-12)
+    _, code = np.unique(bin_ + np.arange(400) * 100_000, return_inverse=True)
+    each = np.bincount(code.ravel(), residual.ravel())
+    assert value[1] == pytest.approx(abs(each).sum() / 400, abs=1e-12)
 
 
 def test_a_label_of_probability_zero():

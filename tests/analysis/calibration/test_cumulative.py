@@ -176,6 +176,23 @@ def test_p_of_clusters_of_one_is_that_without_clusters():
     assert alone == cumulative.kuiper_p(from_arrays(confidence, right).evidence)
 
 
+def test_p_of_five_clusters_that_all_lean_one_way():
+    """Of 32 turnings 2 are as far off as the data."""
+    found = cumulative.kuiper_p(
+        from_arrays(np.full(50, 0.7), np.zeros(50), cluster=np.arange(50) // 10).evidence
+    )
+    assert found == pytest.approx(1 / 16, abs=0.03)
+
+
+def test_p_of_many_clusters_of_one_is_the_analytic_one_too():
+    """Beyond what clusters are told apart."""
+    rng = np.random.default_rng(6)
+    confidence = rng.random(5000)
+    right = rng.random(5000) < confidence
+    alone = cumulative.kuiper_p(from_arrays(confidence, right, cluster=np.arange(5000)).evidence)
+    assert alone == cumulative.kuiper_p(from_arrays(confidence, right).evidence)
+
+
 def test_p_of_a_single_cluster_is_unknown():
     assert cumulative.kuiper_p(from_arrays([0.3, 0.4], [True, False], cluster=[1, 1]).evidence) is None
 

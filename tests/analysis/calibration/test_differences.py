@@ -12,7 +12,8 @@ from scipy.stats import t
 
 from logitbox.analysis.calibration import from_arrays, from_probabilities
 from logitbox.analysis.calibration.differences import COMPARED, calibration_difference, difference
-from logitbox.analysis.calibration.resampling import weights
+from logitbox.analysis.calibration.few import widened
+from logitbox.analysis.calibration.resampling import normals
 from logitbox.analysis.calibration.result import Calibration
 from logitbox.dumps.dump import open_dump
 from logitbox.dumps.recorder import Recorder
@@ -37,13 +38,11 @@ def rows_of(found):
 
 
 def written_out(a, b, cluster):
-    """Difference of two means, its clustered standard error, and how error is distributed; cluster by cluster."""
+    """Difference of two means, its jackknife standard error over clusters, and how error is distributed; cluster by cluster."""
     d = a * 1.0 - b
-    labels = np.unique(cluster)
-    squares = sum((d[cluster == x] - d.mean()).sum() ** 2 for x in labels)
     return (
         d.mean(),
-        sqrt(squares * len(labels) / (len(labels) - 1)) / len(d),
+        sqrt(sum((d[cluster != x].mean() - d.mean()) ** 2 for x in np.unique(cluster))),
         t(len(d) ** 2 / sum(np.bincount(cluster) ** 2) - 1),
     )
 
@@ -87,7 +86,7 @@ def test_ece_is_paired_replicate_by_replicate():
 def test_what_noise_may_add_is_combined_within_a_replicate():
     (p, right), (q, wrong), cluster = two_models(np.random.default_rng(3))
     found = difference(from_arrays(p, right, cluster=cluster), from_arrays(q, wrong, cluster=cluster))
-    size = np.zeros(1000)
+    sizes, taken = [], np.bincount(cluster) / len(cluster)
     for value, hit in ((p, right), (q, wrong)):
         bin_of = np.minimum((value * 15).astype(int), 14)
         share = np.bincount(bin_of, minlength=15) / len(p)
@@ -96,9 +95,11 @@ def test_what_noise_may_add_is_combined_within_a_replicate():
             np.bincount(bin_of[m], (hit - value)[m], 15) - mean * m.sum()
             for m in (cluster == x for x in range(60))
         ]
-        noise = (weights(60) - 1.0) @ np.array(parts) / len(p) * sqrt(60 / 59)
-        size += np.sqrt((noise[:, share > 0] ** 2 / share[share > 0]).sum(axis=1))
-    half, row = np.quantile(size, 0.975), rows_of(found)["l2"]
+        noise = normals(60) @ (np.array(parts) / len(p) / np.sqrt(1 - taken)[:, None])
+        sizes.append(np.sqrt((noise[:, share > 0] ** 2 / share[share > 0]).sum(axis=1)))
+    freedom = 1 / (taken**2).sum() - 1
+    half = np.quantile(sum(widened(size, freedom) for size in sizes), 0.975)
+    row = rows_of(found)["l2"]
     assert (row["low"], row["high"]) == pytest.approx(
         (row["difference"] - half, row["difference"] + half), abs=1e-6
     )
@@ -186,6 +187,30 @@ def test_only_the_same_tokens_are_compared():
     ):
         with pytest.raises(InputError, match=told):
             difference(a, other)
+
+
+def test_other_tokens_of_as_many_clusters_are_refused():
+    rng = np.random.default_rng(0)
+    p, right = rng.random(30), rng.random(30) < 0.5
+    one = from_arrays(p, right, cluster=np.repeat([0, 1, 2], [5, 10, 15]))
+    other = from_arrays(p, right, cluster=np.repeat([0, 1, 2], [10, 5, 15]))
+    with pytest.raises(InputError, match="a cluster has more tokens in A"):
+        difference(one, other)
+
+
+def test_rows_that_are_left_out_have_to_be_so_before():
+    """Without clusters rows are paired by their place, which a row left out on one side moves."""
+    rng = np.random.default_rng(0)
+    p, right = rng.random(30), rng.random(30) < 0.5
+    hole = np.where(np.arange(30) == 3, np.nan, p)
+    for a, b in ((hole, hole), (hole, np.roll(hole, 5))):
+        with pytest.raises(InputError, match="A left out 1 rows and B 1"):
+            difference(from_arrays(a, right), from_arrays(b, right))
+    cluster = np.arange(30) // 10
+    sides = [from_arrays(hole, right, cluster=cluster) for _ in range(2)]
+    assert difference(*sides).interval("brier") == (0, 0)
+    with pytest.raises(InputError, match="a cluster has more tokens in A"):
+        difference(sides[0], from_arrays(np.roll(hole, 15), right, cluster=cluster))
 
 
 V, T, N = 40, 12, 60

@@ -179,14 +179,96 @@ def test_whole_weights_are_repeated_rows(rows, bins):
     assert weighted.n == (weight > 0).sum()
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 1000), st.floats(1e-6, 1e6))
-def test_the_unit_of_weights_does_not_matter(seed, unit):
+WEIGHTED = [*WEIGHT_LINEAR, "l2_debiased", "ece_equal_mass", "ece_sweep"]
+UNITS = st.one_of(
+    st.floats(1e-6, 1e6), st.floats(-300, 300).map(lambda e: 10**e), st.sampled_from([1e-320, 1e307])
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1000), UNITS, st.booleans())
+def test_the_unit_of_weights_does_not_matter(seed, unit, whole):
     rng = np.random.default_rng(seed)
-    p, right, weight = rng.random(30), rng.random(30) < 0.5, rng.uniform(0.1, 2, 30)
+    p, right = rng.integers(0, 20, 30) / 20, rng.random(30) < 0.5
+    weight = rng.integers(1, 5, 30).astype(float) if whole or unit < 1e-300 else rng.uniform(0.1, 2, 30)
+    if unit == 1e-320:
+        unit = 1024 * 5e-324  # what is below the normal numbers holds few digits
     one, other = from_arrays(p, right, weight), from_arrays(p, right, weight * unit)
-    for name in [*WEIGHT_LINEAR, "l2_debiased", "ece_equal_mass", "ece_sweep"]:
+    for name in WEIGHTED:
         assert one.value(name) == pytest.approx(other.value(name), abs=1e-7), name
+    assert one.interval("brier") == pytest.approx(other.interval("brier"))
+    labels = rng.integers(0, 3, 30)
+    probs = rng.dirichlet(np.ones(3), 30)
+    one, other = from_probabilities(probs, labels, weight), from_probabilities(probs, labels, weight * unit)
+    for name in ("nll", "entropy", "temperature", "full_ece", "classwise_ece"):
+        assert one.value(name) == pytest.approx(other.value(name), rel=1e-6), name
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 80), st.integers(1, 12), UNITS, st.booleans())
+def test_equal_weights_change_nothing(seed, n, bins, weight, tied):
+    rng = np.random.default_rng(seed)
+    p = rng.integers(0, 9, n) / 8 if tied else rng.random(n)
+    right = rng.random(n) < 0.6
+    p = np.clip(p, 0, 1)
+    one, other = from_arrays(p, right, bins=bins), from_arrays(p, right, np.full(n, weight), bins=bins)
+    assert one.frame.equals(other.frame)  # values, intervals, errors: to the last bit
+    assert one.table.equals(other.table)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 80), st.integers(1, 12), UNITS)
+def test_weights_that_are_rounded_repetitions(seed, n, bins, unit):
+    """0.1 and 0.3 are rounded: ranks must not tell them from 1 and 3, nor repeated rows."""
+    rng = np.random.default_rng(seed)
+    p, right, times = rng.random(n), rng.random(n) < 0.6, rng.integers(1, 4, n)
+    unit = max(unit, 1e-290)
+    # Rows of one weight each; a row of three counts like three of one if no cut falls into it, so cut at whole rows only.
+    whole = from_arrays(p, right, times, bins=bins)
+    rounded = from_arrays(p, right, times * unit, bins=bins)
+    assert whole.ece_equal_mass == pytest.approx(rounded.ece_equal_mass, abs=1e-12)
+    assert whole.ece_sweep == pytest.approx(rounded.ece_sweep, abs=1e-12)
+    by_hand, before = {}, 0
+    for i in np.argsort(p):
+        cell = by_hand.setdefault(before * bins // int(times.sum()), [])
+        cell.append(times[i] * (right[i] - p[i]))
+        before += int(times[i])
+    assert rounded.ece_equal_mass == pytest.approx(
+        sum(abs(sum(cell)) for cell in by_hand.values()) / times.sum(), abs=1e-12
+    )
+
+
+def test_weights_beside_which_others_vanish():
+    for tiny in (1e-200, 1e-320, 5e-324):
+        found = from_arrays([0.2, 0.6, 0.9, 0.3], [0, 1, 1, 1], [1, 2, 1, tiny])
+        check_fields(found, FIELDS)
+        assert found.n == 3
+        assert found.l2_debiased == from_arrays([0.2, 0.6, 0.9], [0, 1, 1], [1, 2, 1]).l2_debiased
+    huge = from_arrays([0.2, 0.6, 0.9], [0, 1, 1], [1e308, 1.7e308, 1e-10])
+    check_fields(huge, FIELDS)
+    assert huge.accuracy == pytest.approx(1.7 / 2.7)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 60))
+def test_no_share_leaves_its_range(seed, n):
+    rng = np.random.default_rng(seed)
+    weight = rng.lognormal(0, 3, n)
+    for p in (np.ones(n), np.zeros(n), rng.random(n)):
+        for right in (np.ones(n), np.zeros(n)):
+            found = from_arrays(p, right, weight, bins=int(rng.integers(1, 30)))
+            for name in (
+                "accuracy",
+                "confidence",
+                "ece",
+                "ece_equal_mass",
+                "mce",
+                "l2",
+                "kuiper",
+                "brier",
+            ):
+                assert 0 <= found.value(name) <= 1, name
+            assert -1 <= found.overconfidence <= 1
 
 
 def test_whole_weights_of_distributions_are_repeated_rows():

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import t
+from scipy.stats import chi2, f, t
 
 from logitbox.analysis.calibration import from_arrays, from_probabilities
-from logitbox.analysis.calibration.resampling import weights
+from logitbox.analysis.calibration.few import widened
+from logitbox.analysis.calibration.resampling import normals, weights
 
 MEANS = ("accuracy", "confidence", "overconfidence", "brier", "log_score")
 ERRORS = ("ece", "ece_equal_mass", "mce", "l2", "smooth_ece", "kuiper")
@@ -32,13 +33,11 @@ def simulated(rng, samples, factor=1.0, most=60):
 
 
 def of_ratio(x, cluster, w=None):
-    """Clustered interval of Σwx/Σw, cluster by cluster: Cochran's error, Student's t, Kish's number of clusters."""
+    """Clustered interval of Σwx/Σw: the mean anew without each cluster (jackknife), Student's t, Kish's number of clusters."""
     w = np.ones(len(x)) if w is None else w
-    mean, squares, labels = (w * x).sum() / w.sum(), 0.0, np.unique(cluster)
-    for label in labels:
-        mine = cluster == label
-        squares += (w[mine] * (x[mine] - mean)).sum() ** 2
-    error = sqrt(squares * len(labels) / (len(labels) - 1)) / w.sum()
+    mean, labels = (w * x).sum() / w.sum(), np.unique(cluster)
+    without = [np.average(x[cluster != label], weights=w[cluster != label]) for label in labels]
+    error = sqrt(sum((part - mean) ** 2 for part in without))
     sizes = np.array([w[cluster == label].sum() for label in labels])
     half = t.ppf(0.975, sizes.sum() ** 2 / (sizes**2).sum() - 1) * error
     return mean - half, mean + half
@@ -93,32 +92,41 @@ def test_an_infinite_score_has_no_interval():
 
 
 def noise_written_out(p, right, cluster, bin_of, bins):
-    """[replicates, bins]: clusters drawn as the package draws them, the rest by definition."""
+    """[replicates, bins]: clusters times the package's normal numbers, the rest by definition; degrees of freedom."""
     mean = np.bincount(bin_of, right - p, bins) / len(p)
     labels = np.unique(cluster)
     parts = [
         np.bincount(bin_of[mine], (right - p)[mine], bins) - mean * mine.sum()
         for mine in (cluster == x for x in labels)
     ]
-    g = len(labels)
-    return (weights(g) - 1.0) @ np.array(parts) / len(p) * sqrt(g / (g - 1)), mean
+    share = np.array([np.mean(cluster == x) for x in labels])
+    parts = np.array(parts) / len(p) / np.sqrt(1 - share)[:, None]
+    return normals(len(labels)) @ parts, mean, 1 / (share**2).sum() - 1
+
+
+def wide(x, freedom):
+    """Replicates, widened from χ² to F; what is signed has its upper 2.5 % among half of them."""
+    nu = max(2 * np.mean(x**2) ** 2 / np.var(x**2), 1)
+    at = 1 - 0.025 / np.mean(x > 0)
+    return x * sqrt(f.ppf(at, nu, nu * freedom) / (chi2.ppf(at, nu) / nu))
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.97, 0.8, 0.5])
 def test_ece_keeps_sure_signs_and_doubts_the_others(factor):
     p, right, cluster = simulated(np.random.default_rng(3), 80, factor)
-    noise, mean = noise_written_out(p, right, cluster, np.minimum((p * 15).astype(int), 14), 15)
+    noise, mean, freedom = noise_written_out(p, right, cluster, np.minimum((p * 15).astype(int), 14), 15)
     sure = abs(mean) > 3 * noise.std(axis=0)
     signed, either = noise[:, sure] @ np.sign(mean[sure]), abs(noise[:, ~sure]).sum(axis=1)
-    low = abs(mean).sum() - np.quantile(signed + either, 0.975)
-    high = abs(mean).sum() - np.quantile(signed - either, 0.025)
-    low = max(low, surely(noise, mean), 0)
+    low = abs(mean).sum() - np.quantile(wide(signed + either, freedom), 0.975)
+    high = abs(mean).sum() + np.quantile(wide(either - signed, freedom), 0.975)
+    low = max(low, surely(noise, mean, freedom), 0)
     assert from_arrays(p, right, cluster=cluster).interval("ece") == pytest.approx((low, high), abs=1e-6)
 
 
-def surely(noise, mean):
+def surely(noise, mean, freedom):
     """No error is below |mean residual| over all tokens, which noise moves by so much in 1 % of cases only."""
-    return abs(mean.sum()) - np.quantile(abs(noise.sum(axis=1)), 0.99)
+    times = t.ppf(0.995, freedom) / t.ppf(0.995, np.inf)
+    return abs(mean.sum()) - times * np.quantile(abs(noise.sum(axis=1)), 0.99)
 
 
 def test_an_error_is_at_least_the_overconfidence_that_is_sure():
@@ -139,10 +147,10 @@ def test_other_errors_have_the_norm_of_the_noise_on_either_side():
     p = np.minimum(p, 298.5 / 300)
     result = from_arrays(p, right, cluster=cluster)
     bin_of = np.minimum((p * 15).astype(int), 14)
-    noise, _ = noise_written_out(p, right, cluster, bin_of, 15)
+    noise, _, freedom = noise_written_out(p, right, cluster, bin_of, 15)
     share = np.bincount(bin_of, minlength=15) / len(p)
     some = share > 0
-    fine, mean = noise_written_out(p, right, cluster, (p * 300).astype(int), 300)
+    fine, mean, _ = noise_written_out(p, right, cluster, (p * 300).astype(int), 300)
     path = np.column_stack([np.zeros(len(fine)), np.cumsum(fine, axis=1)])
     norms = {
         "l2": np.sqrt((noise[:, some] ** 2 / share[some]).sum(axis=1)),
@@ -150,8 +158,8 @@ def test_other_errors_have_the_norm_of_the_noise_on_either_side():
         "kuiper": np.ptp(path, axis=1),
     }
     for name, norm in norms.items():
-        value, half = result.value(name), np.quantile(norm, 0.975)
-        low = max(value - half, surely(fine, mean), 0)
+        value, half = result.value(name), np.quantile(wide(norm, freedom), 0.975)
+        low = max(value - half, surely(fine, mean, freedom), 0)
         assert result.interval(name) == pytest.approx((low, min(value + half, 1)), abs=1e-6), name
 
 
@@ -271,3 +279,87 @@ def test_intervals_narrow_to_normal_ones_where_every_gap_is_sure():
     result = from_arrays(p, right, cluster=cluster, bins=1)
     low, high = result.interval("overconfidence")
     assert result.interval("ece") == pytest.approx((low, high), abs=0.15 * (high - low))
+
+
+def test_widening_a_signed_sum_gives_students_t():
+    """Replicates at normal quantiles become those of t at the level that counts."""
+    x = t.ppf((np.arange(100_000) + 0.5) / 100_000, np.inf)
+    for freedom in (1.0, 2.5, 9.0, 100.0):
+        found = np.quantile(widened(x, freedom), 0.975)
+        assert found == pytest.approx(t.ppf(0.975, freedom), rel=1e-3)
+        both = np.quantile(widened(abs(x), freedom), 0.975)
+        assert both == pytest.approx(t.ppf(1 - 0.0125, freedom), rel=1e-3)
+    assert (widened(np.zeros(5), 3.0) == 0).all()
+
+
+def test_a_norm_of_many_alike_parts_is_known_better():
+    """Σ of 20 squares over 6 clusters with as many parts each: the scaled norm is that of a ratio of both sums."""
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(1500):
+        parts, truth = rng.standard_normal((6, 20)), rng.standard_normal(20) * sqrt(6)
+        size = np.sqrt(((rng.standard_normal((300, 6)) @ parts) ** 2).sum(axis=1))
+        held.append(sqrt((truth**2).sum()) <= np.quantile(widened(size, 6.0), 0.975))
+    assert 0.95 <= np.mean(held) <= 1
+
+
+@pytest.mark.parametrize("accuracy", [0.999, 0.99])
+def test_means_where_nearly_all_tokens_are_right(accuracy):
+    rng, held, runs = np.random.default_rng(1), {}, 150
+    for _ in range(runs):
+        p = 1 - np.minimum(rng.exponential(1 - accuracy, 300), 1)
+        result = from_arrays(p, rng.random(300) < p)
+        # Of these confidences: the conditional truth, about which chance alone scatters.
+        truth = {"overconfidence": 0.0, "accuracy": p.mean(), "brier": (p * (1 - p)).mean()}
+        for name, value in truth.items():
+            low, high = result.interval(name)
+            held.setdefault(name, []).append(low <= value <= high)
+    for name, each in held.items():
+        assert np.mean(each) >= below(0.94, runs), name
+
+
+def test_errors_of_means_are_no_less_than_chance_makes_them():
+    """All right: residuals hardly differ, but each token might have been wrong."""
+    rng = np.random.default_rng(2)
+    p, w = rng.uniform(0.99, 0.999, 400), rng.lognormal(0, 1, 400)
+    result = from_arrays(p, np.ones(400), weight=w)
+    variance = w**2 * p * (1 - p) / w.sum() ** 2
+    times = t.ppf(0.975, w.sum() ** 2 / (w**2).sum() - 1)
+    for name, step in {"overconfidence": 1.0, "brier": 1 - 2 * p, "log_score": np.log(p / (1 - p))}.items():
+        half = times * sqrt((variance * step**2).sum())
+        low, high = result.interval(name)
+        assert high - result.value(name) == pytest.approx(half, rel=0.1), name
+        assert low == pytest.approx(
+            max(result.value(name) - half, -1 if name == "overconfidence" else 0), abs=half / 10
+        )
+
+
+def test_means_stay_where_they_can_be():
+    result = from_arrays([1.0, 1.0, 0.9], [0, 0, 1], cluster=[0, 1, 2])
+    assert result.interval("overconfidence")[1] == 1
+    assert result.interval("brier")[1] == 1
+    assert result.interval("brier")[0] == 0
+    assert from_arrays([0.9, 0.5], [1, 1]).interval("log_score")[0] == 0
+
+
+def few(rng, clusters, spread):
+    """A calibrated model's tokens in clusters of lognormal size, right and wrong together."""
+    sizes = np.maximum(1, 20 * rng.lognormal(0, spread, clusters)).astype(int)
+    cluster = np.repeat(np.arange(clusters), sizes)
+    p = 1 / (1 + np.exp(-rng.normal(2, 2, len(cluster))))
+    return p, rng.random(len(p)) < p + 0.9 * rng.choice([-1, 1], clusters)[cluster] * p * (1 - p), cluster
+
+
+@pytest.mark.parametrize("clusters", [2, 10])
+@pytest.mark.parametrize("spread", [0.0, 1.5])
+def test_few_and_unequal_clusters_are_covered(clusters, spread):
+    rng, held, runs = np.random.default_rng([clusters, int(spread)]), {}, 60
+    for _ in range(runs):
+        p, right, cluster = few(rng, clusters, spread)
+        result = from_arrays(p, right, cluster=cluster)
+        for name in ("ece", "ece_equal_mass", "l2", "mce", "kuiper", "overconfidence"):
+            low, high = result.interval(name)
+            held.setdefault(name, []).append(low <= 1e-12 <= high + 2e-12)
+        held.setdefault("kuiper_p", []).append(result.kuiper_p > 0.05)
+    for name, each in held.items():
+        assert np.mean(each) >= below(0.94, runs), name

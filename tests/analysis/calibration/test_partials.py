@@ -210,6 +210,10 @@ def test_any_split_into_shards_gives_the_same(tmp_path_factory, seed, rows, cuts
         units = mine["unit"].unique()
         assert len(units) == len(samples) if len(samples) <= most else len(units) <= most
         assert (units.max() < most) == (len(samples) > most)
+        for found in (one, other):
+            lone = found.lone.filter(phase=phase[0])["unit"]
+            assert lone.n_unique() == len(lone) == (len(good) if len(samples) == len(good) else 1)
+            assert (lone.min() == 0) == (len(samples) < len(good))
 
 
 @given(seed=st.integers(0, 10_000), at=st.lists(st.integers(1, 99), max_size=8))
@@ -227,7 +231,7 @@ def test_sums_are_the_same_to_the_bit_whoever_makes_them(dump):
     cold = merge_by_size(merge_partials, [partial_of_shard(task) for task in tasks], size_of)
     with ThreadPoolExecutor(3) as executor:
         for found in (run(CALIBRATION, dump, tasks, executor), run(CALIBRATION, dump, tasks)):
-            for name in ("cells", "histogram", "clusters", "binned"):
+            for name in ("cells", "histogram", "clusters", "binned", "lone"):
                 left, right = getattr(cold, name), getattr(found, name)
                 assert left.equals(right, null_equal=True), name
                 for column in left.select(pl.col(pl.Float64)).columns:
@@ -308,5 +312,7 @@ def test_the_log_score_is_exact_where_the_model_is_nearly_sure(tmp_path):
 def test_a_shard_without_supervised_rows(tmp_path):
     columns = random_rows(4, 5) | {"flags": np.zeros(5, dtype=int)}
     (found,) = shards(columns, [], tmp_path)
-    assert all(frame.is_empty() for frame in (found.cells, found.histogram, found.clusters, found.binned))
+    assert all(
+        frame.is_empty() for frame in (found.cells, found.histogram, found.clusters, found.binned, found.lone)
+    )
     assert merge_partials([found, found]).cells.is_empty()

@@ -1,4 +1,4 @@
-"""The bootstrap over clusters, against resampling written out."""
+"""Chance over clusters, against sums written out."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import kstest
 
 from logitbox.analysis.calibration import from_arrays
 from logitbox.analysis.calibration.evidence import CLUSTER_GRID, Clusters, Evidence
-from logitbox.analysis.calibration.resampling import REPLICATES, noise, weights
+from logitbox.analysis.calibration.resampling import (
+    REPLICATES,
+    flipped,
+    least_variance,
+    noise,
+    normals,
+    reached,
+    signs,
+    weights,
+)
 
 
 def clustered(clusters=40, rows=3000, seed=0, accuracy=0.6):
@@ -32,8 +42,8 @@ def written_out(p, right, cluster, drawn, weight=None):
     for place, label in enumerate(labels):
         mine = cluster == label
         part = np.bincount(cell[mine], (w * (right - p))[mine], 300) - mean * w[mine].sum()
-        found += np.outer(drawn[:, place] - 1.0, part)
-    return found / total * np.sqrt(len(labels) / (len(labels) - 1))
+        found += np.outer(drawn[:, place], part) / np.sqrt(1 - w[mine].sum() / total)
+    return found / total
 
 
 def in_300(z):
@@ -52,25 +62,63 @@ def test_every_replicate_draws_as_many_as_there_are(universe):
 
 
 def test_draws_are_always_the_same_and_cannot_be_changed():
-    first = weights(31).copy()
-    weights.cache_clear()
-    assert (weights(31) == first).all()
-    with pytest.raises(ValueError, match="read-only"):
-        weights(31)[0, 0] = 5
+    for draw in (weights, normals, signs):
+        first = draw(31).copy()
+        draw.cache_clear()
+        assert (draw(31) == first).all()
+        with pytest.raises(ValueError, match="read-only"):
+            draw(31)[0, 0] = 5
 
 
-def test_noise_is_what_resampling_clusters_does():
+def test_normal_numbers_and_signs_are_that():
+    for drawn in (normals(300), signs(300)):
+        assert drawn.shape == (REPLICATES, 300)
+        assert drawn.mean() == pytest.approx(0, abs=0.01)
+        assert drawn.var() == pytest.approx(1, abs=0.01)
+        assert abs(np.corrcoef(drawn[:, :5].T) - np.eye(5)).max() < 0.15
+    assert set(np.unique(signs(300)).tolist()) == {-1, 1}
+    assert kstest(normals(300)[:, 0], "norm").pvalue > 0.001
+
+
+def test_noise_is_what_clusters_deviate_by():
     p, right, cluster = clustered()
     found = noise(from_arrays(p, right, cluster=cluster).evidence)
     assert found.shape == (REPLICATES, CLUSTER_GRID.n_bins)
-    assert in_300(found) == pytest.approx(written_out(p, right, cluster, weights(40)), abs=2e-9)
+    assert in_300(found) == pytest.approx(written_out(p, right, cluster, normals(40)), abs=2e-9)
 
 
 def test_weights_of_rows_count():
     p, right, cluster = clustered(accuracy=0.5)
     w = np.random.default_rng(3).integers(1, 4, len(p)).astype(float)
     found = noise(from_arrays(p, right, weight=w, cluster=cluster).evidence)
-    assert in_300(found) == pytest.approx(written_out(p, right, cluster, weights(40), w), abs=2e-9)
+    assert in_300(found) == pytest.approx(written_out(p, right, cluster, normals(40), w), abs=2e-9)
+
+
+def test_flips_turn_the_residuals_of_whole_clusters():
+    p, right, cluster = clustered()
+    found = flipped(from_arrays(p, right, cluster=cluster).evidence)
+    cell = np.minimum((p * 300).astype(int), 299)
+    expected = [np.bincount(cell, row[cluster] * (right - p), 300) / len(p) for row in signs(40)]
+    assert in_300(found) == pytest.approx(np.array(expected), abs=2e-9)
+    assert flipped(from_arrays([0.5, 0.7], [1, 0], cluster=[4, 4]).evidence) is None
+
+
+def test_data_reach_themselves():
+    """Whatever float32 rounds: of 3 clusters every fourth turning is the data, or its mirror."""
+    rows = np.array([[0.1, 0.2, 0.3, 0.3 * (1 - 1e-7)]])
+    assert reached(np.array([0.3]), rows).tolist() == [3 / 5]
+    assert reached(np.array([0.0]), np.zeros((1, 9))).tolist() == [1.0]
+
+
+def test_least_variance_is_that_of_calibrated_independent_tokens():
+    rng = np.random.default_rng(7)
+    p, w = rng.uniform(0.8, 1, 2000), rng.lognormal(0, 1.5, 2000)
+    for weight in (None, w):
+        squares = np.ones(2000) if weight is None else w**2
+        total = 2000 if weight is None else w.sum()
+        found = least_variance(from_arrays(p, rng.random(2000) < p, weight=weight).evidence)
+        exact = (squares * p * (1 - p)).sum() / total**2
+        assert found == pytest.approx(exact, rel=1e-9 if weight is None else 0.1)
 
 
 def test_a_real_bootstrap_spreads_as_much():
@@ -92,7 +140,7 @@ def test_subgroups_of_the_same_units_are_drawn_alike():
     alone = from_arrays(p[mine], right[mine]).evidence
     some = Clusters(units, 40, whole.grid, whole.n[units], whole.residual[units], {}, len(units))
     found = noise(replace(alone, make_clusters=lambda: some))
-    expected = written_out(p[mine], right[mine], cluster[mine], weights(40)[:, units])
+    expected = written_out(p[mine], right[mine], cluster[mine], normals(40)[:, units])
     assert in_300(found) == pytest.approx(expected, abs=5e-8)
 
 

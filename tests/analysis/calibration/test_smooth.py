@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 
 from logitbox.analysis.calibration import from_arrays, smooth
 from logitbox.analysis.calibration.counting import Counter
@@ -114,6 +115,19 @@ def test_tiny_errors_are_found_on_a_finer_mesh():
     t = 1 - 1e-3 + (np.arange(nodes) + 0.5) / nodes * 1e-3
     residual = smoothed(confidence, (correct - confidence) / n, value, t)
     assert abs(residual).mean() * 1e-3 == pytest.approx(value, abs=1e-8)
+
+
+def test_errors_below_all_meshes_are_known_to_lie_there():
+    p, right, weight = np.array([1e-6, 6e-6]), np.array([0, 1]), np.array([1e6 - 1, 1])
+    value = from_arrays(p, right, weight).smooth_ece
+    nodes, width = 200_000, 4e-5  # nothing beyond
+    t = (np.arange(nodes) + 0.5) / nodes * width
+
+    def excess(sigma):
+        return abs(smoothed(p, weight * (right - p) / 1e6, sigma, t)).mean() * width - sigma
+
+    assert value == pytest.approx(brentq(excess, 1e-7, 1e-5), abs=2e-6)
+    assert 0 < value < 2e-6
 
 
 def test_many_atoms_give_what_few_do():

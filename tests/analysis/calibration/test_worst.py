@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from math import sqrt
 
 import numpy as np
+import polars as pl
 import pytest
+from scipy.stats import binom
 
 from logitbox.analysis.calibration import from_arrays
 from logitbox.analysis.calibration.worst import adjusted_p, rank_worst
@@ -45,6 +48,14 @@ def test_without_noise_only_an_error_is_sure():
     assert adjusted_p(np.array([0.3, 0.0, 0.5]), noises) == pytest.approx([0.01, 1.0, 0.01])
 
 
+def test_replicates_that_are_all_alike_are_no_evidence():
+    """Each cluster in a bin of its own: turned or not, the ECE is the same but for rounding."""
+    p = np.repeat([0.1, 0.3, 0.5, 0.7, 0.9], 200)
+    evidence = from_arrays(p, np.zeros(1000), cluster=p).evidence
+    frame = rank_worst([({"i": 0}, evidence), ({"i": 1}, group(np.random.default_rng(0)))], None)
+    assert frame.filter(pl.col("i") == 0).select("p", "p_adjusted").row(0) == (1.0, 1.0)
+
+
 def test_the_same_subgroup_twice_costs_nothing():
     """Draws are shared, so that the correction knows that both say the same; Bonferroni would double p."""
     one = group(np.random.default_rng(2), factor=0.93)
@@ -64,6 +75,48 @@ def test_calibrated_subgroups_are_rarely_called_bad():
         corrected += frame["p_adjusted"].min() <= 0.05
     assert corrected / runs <= 0.11
     assert said / runs > 0.2  # what the correction is for
+
+
+def test_few_and_unequal_clusters_are_not_called_bad():
+    rng, runs, said = np.random.default_rng(6), 40, 0
+    for _ in range(runs):
+        evidences = []
+        for i in range(6):
+            sizes = np.maximum(1, 20 * rng.lognormal(0, 1.5, (3, 8, 40)[i % 3])).astype(int)
+            cluster = np.repeat(np.arange(len(sizes)), sizes)
+            p = rng.uniform(0.5, 0.95, len(cluster))
+            off = 0.9 * rng.choice([-1, 1], len(sizes))[cluster] * p * (1 - p)
+            evidences.append(
+                ({"i": i}, from_arrays(p, rng.random(len(p)) < p + off, cluster=cluster).evidence)
+            )
+        said += rank_worst(evidences, None)["p_adjusted"].min() <= 0.05
+    assert said / runs <= 0.18  # once in 10,000 of a true 0.05
+
+
+def test_few_independent_tokens_are_not_called_bad():
+    """Most of 20 tokens are right at 0.95, and lean the same way by chance."""
+    rng, runs, said = np.random.default_rng(8), 60, 0
+    for _ in range(runs):
+        evidences = []
+        for i in range(8):
+            p = 1 / (1 + np.exp(-rng.normal(3, 2, 20)))
+            evidences.append(({"i": i}, from_arrays(p, rng.random(20) < p).evidence))
+        said += rank_worst(evidences, None)["p_adjusted"].min() <= 0.05
+    assert said / runs <= 0.16
+
+
+def test_tokens_alone_have_the_p_of_a_binomial():
+    """One bin, 12 tokens at 0.7, 4 right: |4 − 8.4| is reached by 4 or fewer and no more."""
+    p = from_arrays(np.full(12, 0.7 + 1e-9), np.arange(12) < 4, bins=1).evidence
+    exact = binom.cdf(4, 12, 0.7)
+    assert rank_worst([({"i": 0}, p)])["p"][0] == pytest.approx(exact, abs=4 * sqrt(exact / 1000))
+
+
+@pytest.mark.parametrize("bins", [7, 15, 700])
+def test_four_clusters_that_all_lean_one_way_are_one_case_of_eight(bins):
+    p = np.random.default_rng(0).uniform(0.4, 0.6, 400)
+    evidence = from_arrays(p, np.zeros(400), cluster=np.arange(400) // 100, bins=bins).evidence
+    assert rank_worst([({"i": 0}, evidence)])["p"][0] == pytest.approx(1 / 8, abs=0.04)
 
 
 def test_the_worst_comes_first_and_is_sure():

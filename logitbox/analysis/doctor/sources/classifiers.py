@@ -41,7 +41,7 @@ def classifier_series(
 
 
 def series_of(found: Classification, aliases: Mapping[str, str], pairs: Sequence[str] = ()) -> Series:
-    """Series under the keys of seed 002.
+    """Series under the keys of the field guide for classifiers (docs/doctor.md).
 
     And of some families:
 

@@ -80,10 +80,17 @@ def _rows_of_json(text: str, path: Path) -> list[Row]:
             # The last line of a run that was stopped may be cut short.
             if found and number == len(text.splitlines()):
                 break
-            raise InputError(
-                f"{path}, line {number}: no JSON ({error}); give JSON, JSON lines or CSV"
-            ) from error
+            raise InputError(f"{path}, line {number}: {_no_json(line, error)}") from error
     return found
+
+
+def _no_json(line: str, error: Exception) -> str:
+    """What is wrong with a line, and what to give."""
+    if line.lstrip().startswith(("{", "[")) and not line.lstrip().startswith("{'"):
+        return f"no JSON ({error}); give JSON, JSON lines or CSV"
+    return (
+        "no JSON; console lines are not read yet: give trainer_state.json, JSON lines (.jsonl) or CSV (.csv)"
+    )
 
 
 def _dicts(data: Any) -> Iterator[Row]:
@@ -102,7 +109,7 @@ def _dicts(data: Any) -> Iterator[Row]:
 def series_rows(rows: Sequence[Mapping[str, Any]], aliases: Mapping[str, str]) -> list[Row]:
     """Rows of a series (see `series.SCHEMA`), under the keys that rules use.
 
-    A value that is NaN or infinite is left out of KEY; `nonfinite/KEY` counts them, with a row for each. A row that says
+    A value that is NaN or infinite stays in its row, but is no point; `nonfinite/KEY` counts them, with a row for each. A row that says
     neither step nor epoch is of the moment of the row before it.
     """
     found: list[Row] = []
@@ -119,7 +126,7 @@ def series_rows(rows: Sequence[Mapping[str, Any]], aliases: Mapping[str, str]) -
         for name, value in _values(row):
             key = aliases.get(name, name)
             is_lost = not math.isfinite(value)
-            found.append({**here, "key": key, "value": None if is_lost else value})
+            found.append({**here, "key": key, "value": value})
             if is_lost or key not in lost:
                 lost[key] += is_lost
                 n = float(lost[key])
