@@ -102,26 +102,75 @@ Cell = str | tuple[str, str]
 
 
 def print_cells(
-    columns: Mapping[str, bool], rows: Sequence[Sequence[Cell]], title: str | None = None
-) -> None:
+    columns: Mapping[str, bool],
+    rows: Sequence[Sequence[Cell]],
+    title: str | None = None,
+    spare: Sequence[str] = (),
+    last: Sequence[str] = (),
+) -> Sequence[str]:
     """A table of texts that stays readable in a narrow terminal: headings wrap, pairs stand on two lines.
 
     Args:
         columns: heading, and whether it stands over numbers (to the right).
         rows: cells as they are shown, one per column.
         title: above the table.
+        spare: headings of columns that are left out first where there is no room.
+        last: those that are left out where nothing else helps.
+
+    Returns:
+        Headings that are shown.
     """
     console = stdout_console()
-    plain_rows = [[cell if isinstance(cell, str) else " ".join(cell).strip() for cell in row] for row in rows]
-    widths = _widths(columns, plain_rows)
-    if sum(widths) + 2 * len(widths) > console.width:
-        plain_rows = [[cell if isinstance(cell, str) else "\n".join(cell) for cell in row] for row in rows]
-        widths = _widths(columns, plain_rows)
-    headings = ["\n".join(textwrap.wrap(name, width)) for name, width in zip(columns, widths, strict=True)]
-    table = _table(dict(zip(headings, columns.values(), strict=True)), title)
-    for row in plain_rows:
+    least = (*spare, *last)
+    # (columns left out, between the parts of a pair, spaces between columns), the roomiest first.
+    ways = [
+        ((), " ", 2),
+        (spare, " ", 2),
+        (spare, "\n", 2),
+        (spare, "\n", 1),
+        (least, "\n", 2),
+        (least, "\n", 1),
+    ]
+    left_out, between, gap = next(
+        (way for way in ways if _room(columns, rows, *way) <= console.width), ways[-1]
+    )
+    shown, told = _laid_out(columns, rows, left_out, between)
+    headings = [
+        "\n".join(textwrap.wrap(name, width)) for name, width in zip(shown, _widths(shown, told), strict=True)
+    ]
+    table = _table(dict(zip(headings, shown.values(), strict=True)), title)
+    table.padding = (0, 1, 0, 0) if gap == 1 else (0, 1)
+    for column, is_number in zip(table.columns, shown.values(), strict=True):
+        column.no_wrap = is_number  # a number is never broken
+    for row in told:
         table.add_row(*(Text(_lines(cell)) for cell in row))
     console.print(table)
+    return list(shown)
+
+
+def _laid_out(
+    columns: Mapping[str, bool], rows: Sequence[Sequence[Cell]], left_out: Sequence[str], between: str
+) -> tuple[dict[str, bool], list[list[str]]]:
+    """Columns and cells without some columns, pairs put together."""
+    kept = [i for i, name in enumerate(columns) if name not in left_out]
+    told = [[_joined(row[i], between) for i in kept] for row in rows]
+    return {name: is_number for name, is_number in columns.items() if name not in left_out}, told
+
+
+def _joined(cell: Cell, between: str) -> str:
+    return cell if isinstance(cell, str) else between.join(cell).rstrip()
+
+
+def _room(
+    columns: Mapping[str, bool],
+    rows: Sequence[Sequence[Cell]],
+    left_out: Sequence[str],
+    between: str,
+    gap: int,
+) -> int:
+    """Width of the whole table."""
+    widths = _widths(*_laid_out(columns, rows, left_out, between))
+    return sum(widths) + gap * (len(widths) - 1)
 
 
 def _widths(columns: Mapping[str, bool], rows: Sequence[Sequence[str]]) -> list[int]:
@@ -137,10 +186,10 @@ def _lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def print_small(text: str) -> None:
+def print_small(text: str, style: str = "dim") -> None:
     """A line below a table that tells how to read it, wrapped to the terminal."""
     console = stdout_console()
-    console.print(Text(printable(text), style="dim"), width=min(console.width, 120))
+    console.print(Text(printable(text), style=style), width=min(console.width, 120))
 
 
 def print_metrics(frame: pl.DataFrame, headings: Mapping[str, str]) -> None:

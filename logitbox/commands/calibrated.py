@@ -74,5 +74,11 @@ def heats_of(dump: Dump, result: CalibrationTable, rows: Sequence[Row]) -> list[
 
 
 def measures_of(result: CalibrationTable, rows: Sequence[Row]) -> list[Row]:
-    """Every measure of every row, with its keys."""
+    """Every measure of every row, with its keys. JSON has no infinity: there an infinite `log_score` becomes null."""
     return [key_of(result, row) | {"measures": rows_of(of_row(result, row).frame)} for row in rows]
+
+
+def ranked_of(result: CalibrationTable, by: Sequence[str] | None) -> pl.DataFrame:
+    """All subgroups that are shown, worst first."""
+    split = None if not by else [*by, *(name for name in result.by if name not in by)]
+    return result.worst(None, split)

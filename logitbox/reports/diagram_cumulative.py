@@ -70,15 +70,24 @@ def draw_cumulative(ax: Axes, data: Cumulative) -> None:
     ax.axhline(0, color=ink, linewidth=0.8)
     ax.plot(data.share, data.residual, color=BLUE)
     ax.set_xlim(0, 1)
-    room = 0.12 * ((data.high - data.low) or 1e-3)
-    ax.set_ylim(data.low - room, data.high + room)
-    ax.set_xlabel("share of tokens, least confident first\nfalling: over-confident · rising: under-confident")
+    is_own, size = isinstance(ax, FreeAxes), (data.high - data.low) or 1e-3
+    # Above the band there is no line, so that text there hides none.
+    ax.set_ylim(data.low - 0.12 * size, data.high + (0.14 if is_own else 0.6) * size)
+    x_label, slope = (
+        "share of tokens, least confident first",
+        "falling: over-confident · rising: under-confident",
+    )
     ax.set_ylabel("Σ (right − confidence) / N")
+    band = "between the dashed lines: Kuiper's range"
     p = "" if data.p is None else f" · p {data.p:.3f}" if data.p >= 1e-3 else " · p < 0.001"
     range_told = f"Kuiper range {data.kuiper:.4f}{p}"
-    if isinstance(ax, FreeAxes):
-        below = f"{data.total:,} tokens" + (f" · {data.where}" if data.where else "")
-        title = f"{range_told}\n{shorten(drawable(below, spaces=False), _LONGEST)}"
-        ax.set_title(title, loc="left", fontsize=8.5, parse_math=False)
-    else:
-        ax.text(0.02, 0.02, f"{range_told}\n{data.total:,} tokens", transform=ax.transAxes, va="bottom")
+    below = f"{data.total:,} tokens" + (f" · {data.where}" if data.where else "")
+    below = shorten(drawable(below, spaces=False), _LONGEST)
+    if is_own:
+        ax.set_xlabel(f"{x_label}\n{slope}")
+        ax.text(0.99, data.high + 0.02 * size, band, ha="right", va="bottom", fontsize=7)
+        ax.set_title(f"{range_told}\n{below}", loc="left", fontsize=8.5, parse_math=False)
+    else:  # above the axes is the place of the user's title, and below there may be room for one line only
+        ax.set_xlabel(x_label)
+        told = f"{range_told}\n{below}\n{slope}\n{band}"
+        ax.text(0.02, 0.98, told, transform=ax.transAxes, va="top", fontsize="x-small", parse_math=False)

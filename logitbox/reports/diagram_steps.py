@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties
 from numpy.typing import NDArray
 
 from logitbox.analysis.calibration.dumped import CalibrationTable
@@ -16,9 +17,12 @@ from logitbox.errors import InputError
 from logitbox.reports.curves import Curve, thinned
 from logitbox.reports.reliability import told_of
 from logitbox.reports.selection import chosen, rows_of
-from logitbox.reports.style import BLUE, VERMILLION, place_legend, text_color
+from logitbox.reports.style import BLUE, VERMILLION, FreeAxes, place_legend, text_color
+from logitbox.reports.texts import drawable, shorten
 
 Float = NDArray[np.float64]
+
+_LONGEST = 50
 
 _DOTS = 12
 """With so few steps each is marked."""
@@ -101,4 +105,11 @@ def draw_steps(ax: Axes, data: Steps) -> None:
     ax.locator_params(nbins=5)
     ax.set_xlabel("step")
     ax.set_ylabel("probability")
+    if not isinstance(ax, FreeAxes):  # there the legend stands inside
+        low, high = ax.get_ylim()
+        ax.set_ylim(low, high + 0.5 * (high - low))
     place_legend(ax, columns=2)
+    legend = ax.get_legend()
+    if legend is not None:  # it stands on top, so that its title is the figure's
+        legend.set_title(shorten(drawable(data.where, spaces=False), _LONGEST), prop=FontProperties(size=8.5))
+        legend.set_alignment("left")

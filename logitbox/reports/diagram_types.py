@@ -15,7 +15,7 @@ from logitbox.analysis.calibration.dumped import CalibrationTable
 from logitbox.analysis.populations import ALL
 from logitbox.reports.reliability import Reliability, draw_bins, fill_counts, reliability_of
 from logitbox.reports.selection import chosen, rows_of
-from logitbox.reports.style import BLUE, GREEN, VERMILLION, text_color
+from logitbox.reports.style import BLUE, GREEN, VERMILLION, FreeAxes, text_color
 from logitbox.reports.texts import drawable, shorten
 
 MOST = 12
@@ -71,7 +71,8 @@ def draw_types(ax: Axes, panels: Sequence[Panel]) -> None:
     """Panels inside the given Axes, which themselves become invisible; ticks stand at the outer edge only."""
     rows, across = layout(len(panels))
     ax.set_axis_off()
-    foot = 0.5 / (1.95 * rows + 0.6)  # for the legend
+    # For the legend; of the user's Axes, which may be small, a larger share.
+    foot = 0.5 / (1.95 * rows + 0.6) if isinstance(ax, FreeAxes) else 0.2
     wide, high = 1 / across, (1 - foot) / rows
     for i, panel in enumerate(panels):
         row, column = divmod(i, across)

@@ -65,7 +65,7 @@ def draw(result: object, ax: Axes | None = None, **options: Any) -> Axes:
         ax: where to draw, in the style in force; by default a new figure (`ax.figure`) that pyplot need not
             know of.
         options: by type of result. Calibration: `kind` ("reliability" or "cumulative"); CalibrationTable also "types"
-            (all types side by side) and "steps" (needs by="step"), `phase`, `token_type` and by-columns, as Explanation;
+            (all types side by side) and "steps" (needs by="step"), `phase`, `token_type` (or `type`) and by-columns, as Explanation;
             Metrics: `keys`; Flips: `which` ("rates" or "masses"); TokenList: `n`; Decisions: `kind` ("evolution",
             "calibration" or "histogram") and `bins`; Explanation also `kind` ("parts", "density" with `phase`, `step` and
             `dataset`, or "steps" with `phase` and `dataset`); Comparison: `kind` ("cells", "reversal", "density").
@@ -97,6 +97,8 @@ def _calibration_table(
     result: CalibrationTable, ax: Axes | None = None, kind: TableKind = "reliability", **options: Any
 ) -> Axes:
     _check_kind(kind, TableKind, "a calibration of a dump")
+    if "type" in options:  # as in frames and in `.of`
+        options.setdefault("token_type", options.pop("type"))
     if kind == "types":
         panels = prepare_types(result, **options)
         with canvas(ax, size_of(len(panels))) as axes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,8 +32,14 @@ _MESH = 400
 
 _TICKS, _TICK_LABELS = (0, 0.25, 0.5, 0.75, 1), ("0", "0.25", "0.5", "0.75", "1")
 
+_TOP = 1.27
+"""Upper end of the vertical axis of the user's Axes, with room for token counts above accuracy 1."""
+
 _NEARBY = 10
 """Tokens within the reach of the kernel that a place of the smooth line needs."""
+
+_WIDE_GAP = 0.1
+"""Confidences so far apart, with no tokens between, are not joined by a line."""
 
 _MOST_RUNS = 10
 """Unbroken parts of the smooth line, the longest ones."""
@@ -125,7 +133,7 @@ def reliability_of(found: Calibration, where: str | None = None) -> Reliability:
         ece_interval=found.interval("ece"),
         total=found.n,
         where=found.of if where is None else where,
-        corp=simplified(*corp.curve(found.evidence)),
+        corp=_steps(*corp.curve(found.evidence)),
         smooth=_smooth(found),
     )
 
@@ -138,17 +146,51 @@ def _smooth(found: Calibration) -> Line:
     known = (
         (density * reach * found.n >= _NEARBY) & (x >= table.mean[0]) & (x <= table.mean[-1]) & np.isfinite(y)
     )
-    runs = np.flatnonzero(np.diff(known.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
-    kept = sorted(sorted(runs.tolist(), key=lambda run: run[0] - run[1])[:_MOST_RUNS])
-    most = MAX_POINTS // max(len(kept), 1) - 1
-    pieces: list[Line] = []
-    for start, end in kept:
-        if end - start > 1:
-            pieces += [simplified(x[start:end], y[start:end], most), (np.full(1, np.nan), np.full(1, np.nan))]
-    if not pieces:
+    known |= _narrow_gaps(known, x) & np.isfinite(y)
+    runs = _runs(known)
+    return _joined([(x[start:end], y[start:end]) for start, end in runs])
+
+
+def _steps(x: Float, y: Float) -> Line:
+    """Blocks of one accuracy as steps, from (confidence, accuracy) of their ends; with gaps (NaN), see `_WIDE_GAP`."""
+    cuts = np.flatnonzero((np.diff(y) > 0) & (np.diff(x) > _WIDE_GAP)) + 1
+    return _joined(
+        [_stepped(x[start:end], y[start:end]) for start, end in pairwise([0, *cuts.tolist(), len(x)])]
+    )
+
+
+def _stepped(x: Float, y: Float) -> Line:
+    """Up in the middle between blocks."""
+    up = np.flatnonzero(np.diff(y) > 0)
+    at, middle = np.repeat(up + 1, 2), np.repeat((x[up] + x[up + 1]) / 2, 2)
+    return np.insert(x, at, middle), np.insert(y, at, np.stack([y[up], y[up + 1]], axis=1).ravel())
+
+
+def _narrow_gaps(known: NDArray[np.bool_], x: Float) -> NDArray[np.bool_]:
+    """Places between known ones that are near each other."""
+    found = np.zeros_like(known)
+    runs = _runs(known)
+    for (_, end), (start, _) in pairwise(runs):
+        if x[start] - x[end - 1] <= _WIDE_GAP:
+            found[end:start] = True
+    return found
+
+
+def _runs(known: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """(first, last + 1) of unbroken parts, at most `_MOST_RUNS`, the longest ones; ascending."""
+    runs = np.flatnonzero(np.diff(known.astype(np.int8), prepend=0, append=0)).reshape(-1, 2).tolist()
+    return sorted((start, end) for start, end in sorted(runs, key=lambda run: run[0] - run[1])[:_MOST_RUNS])
+
+
+def _joined(pieces: Sequence[Line]) -> Line:
+    """Lines as one with gaps (NaN), in few points; a lone point is no line."""
+    long = [piece for piece in pieces if len(piece[0]) > 1]
+    if not long:
         return np.zeros(0), np.zeros(0)
-    joined = [np.concatenate(parts) for parts in zip(*pieces[:-1], strict=True)]
-    return joined[0], joined[1]
+    most = max(MAX_POINTS // len(long) - 1, 2)
+    nothing = np.full(1, np.nan)
+    parts = [part for x, y in long for part in (simplified(x, y, most), (nothing, nothing))][:-1]
+    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
 
 
 def draw_reliability(ax: Axes, data: Reliability, *, legend: bool = True) -> None:
@@ -170,7 +212,8 @@ def draw_reliability(ax: Axes, data: Reliability, *, legend: bool = True) -> Non
         title = f"{data.error}\n{shorten(drawable(below, spaces=False), _LONGEST)}"
         ax.set_title(title, loc="left", pad=12, fontsize=8, parse_math=False)
     else:  # above the axes is the place of the user's title
-        ax.text(0.03, 0.97, f"{data.error}\n{data.total:,} tokens", transform=ax.transAxes, va="top")
+        told = f"{data.error}\n{shorten(drawable(below, spaces=False), _LONGEST)}"
+        ax.text(0.03, 0.97, told, va="top", fontsize="small", parse_math=False)
     if legend and is_own:
         ax.legend(
             loc="upper center",
@@ -183,7 +226,7 @@ def draw_reliability(ax: Axes, data: Reliability, *, legend: bool = True) -> Non
             fontsize=7.5,
         )
     elif legend:
-        ax.legend(loc="lower right")
+        ax.legend(loc="lower right", fontsize="small")
     _draw_counts(ax, data)
 
 
@@ -229,12 +272,18 @@ def draw_bins(ax: Axes, data: Reliability, size: float = 3.5) -> None:
 
 def _draw_counts(ax: Axes, data: Reliability) -> None:
     """Tokens per bin on a logarithmic scale, so that rare confidences stay in sight."""
-    strip = ax.inset_axes((0, 1.03, 1, 0.14))
+    is_own = isinstance(ax, FreeAxes)
+    most = f"tokens per bin, log scale; most {data.n.max():,.0f}"
+    if is_own:
+        strip = ax.inset_axes((0, 1.03, 1, 0.14))
+    else:  # what lies above the user's Axes is not ours
+        ax.set_ylim(0, _TOP)
+        ax.set_yticks(_TICKS, _TICK_LABELS)
+        strip = ax.inset_axes((0, 1.03 / _TOP, 1, 0.14 / _TOP))
     fill_counts(strip, data)
     strip.set_axis_off()
-    if isinstance(ax, FreeAxes):
-        most = f"tokens per bin, log scale; most {data.n.max():,.0f}"
-        strip.text(0, 1.02, most, transform=strip.transAxes, fontsize=7, va="bottom")
+    size = 7 if is_own else "x-small"
+    strip.text(0.01, 1.02, most, transform=strip.transAxes, fontsize=size, va="bottom")
 
 
 def fill_counts(ax: Axes, data: Reliability) -> None:

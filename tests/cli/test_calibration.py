@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from logitbox import cli, terminal
+from logitbox.analysis.calibration.measures import MEASURES
+from logitbox.commands.measures_told import PLAIN
 from logitbox.dumps.recorder import Recorder
 
 V = 16
@@ -48,7 +50,8 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def lines_of(text: str, *words: str) -> list[str]:
     """Lines that begin with these words."""
-    return [line for line in text.splitlines() if line.split()[: len(words)] == list(words)]
+    table = text.split("says it is sure: ", maxsplit=1)[0]
+    return [line for line in table.splitlines() if line.split()[: len(words)] == list(words)]
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
@@ -71,7 +74,7 @@ def test_the_table_says_what_the_logits_say(recorded, capsys):
         residual = np.bincount(bins, correct[mask] - confidence[mask])
         assert f" {abs(residual).sum() / mask.sum():.4f} [" in line
     assert "over-confident" in text
-    assert "Of which noise: the ECE that chance alone" in " ".join(text.split())
+    assert "By chance: the ECE that chance alone" in " ".join(text.split())
 
 
 def test_all_tokens_come_first_and_types_only_where_asked_for(recorded, capsys):
@@ -89,14 +92,85 @@ def test_all_tokens_come_first_and_types_only_where_asked_for(recorded, capsys):
     assert len(lines_of(text, "eval", "1")) > 2
 
 
-def test_narrow_terminals_put_intervals_below(recorded, capsys, monkeypatch):
+def test_narrow_terminals_drop_columns_then_put_intervals_below(recorded, capsys, monkeypatch):
+    assert "entropy gap" in " ".join(said(capsys, str(recorded[0])).split())
     monkeypatch.setattr(terminal, "_WIDE", 100)
     text = said(capsys, str(recorded[0]))
     assert max(map(len, text.splitlines())) <= 100
     (line,) = lines_of(text, "eval", "(all)")
-    assert "[" not in line
-    below = text.splitlines()[text.splitlines().index(line) + 1]
-    assert len(re.findall(r"\[[^\]]*\]", below)) == 2
+    assert len(re.findall(r"\[[^\]]*\]", line)) == 2
+    monkeypatch.setattr(terminal, "_WIDE", 80)
+    for more in ([], ["--by", "step", "--by", "type"], ["--by", "source", "--by", "position"]):
+        text = said(capsys, str(recorded[0]), *more)
+        assert max(map(len, text.splitlines())) <= 80
+        line = next(line for line in text.splitlines() if line.startswith("eval ") and "(all)" in line)
+        assert "[" not in line
+        below = text.splitlines()[text.splitlines().index(line) + 1]
+        assert len(re.findall(r"\[[^\]]*\]", below)) == 2
+
+
+def test_one_step_or_the_last_of_each_phase(recorded, capsys):
+    path, kept = recorded
+    text = " ".join(said(capsys, str(path)).split())
+    assert "eval: 2 evaluations pooled, steps 1 to 2" in text
+    assert "eval (2 evaluations pooled, steps 1 to 2): on average" in text
+    for step, number in (("last", 2), ("1", 1)):
+        document = run_json(capsys, str(path), "--step", step, "--temperature", "--measures")
+        assert {row["step"] for part in ("summary", "temperature", "measures") for row in document[part]} == {
+            number
+        }
+        row = next(row for row in document["summary"] if (row["phase"], row["type"]) == ("eval", ""))
+        confidence, correct, _ = by_hand([kept["eval", number]])
+        assert row["n"] == len(confidence)
+        assert row["overconfidence"] == pytest.approx(confidence.mean() - correct.mean(), abs=1e-6)
+        assert f"eval (step {number}): " in document["verdict"]
+        logits, gold = kept["eval", number]
+        nll = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(gold)), gold]
+        heat = next(row for row in document["temperature"] if (row["phase"], row["type"]) == ("eval", ""))
+        assert heat["nll_before"] == pytest.approx(nll.mean(), rel=1e-5)
+    assert cli.run(["calibration", str(path), "--step", "7"]) == 2
+    assert "there are 1, 2" in capsys.readouterr().err
+
+
+def test_json_has_the_rows_of_the_table(recorded, capsys):
+    path = str(recorded[0])
+    for more, has_types in (([], True), (["--by", "step"], False), (["--by", "step", "--by", "type"], True)):
+        document = run_json(capsys, path, *more, "--worst", "99", "--temperature", "--measures")
+        keys = [
+            [tuple(row.get(name) for name in ("phase", "step", "type")) for row in document[part]]
+            for part in ("summary", "temperature", "measures")
+        ]
+        assert keys[0] == keys[1] == keys[2]
+        assert {row["type"] for row in document["table"]} == {key[2] for key in keys[0]}
+        assert {tuple(row.get(n) for n in ("phase", "step", "type")) for row in document["worst"]} <= set(
+            keys[0]
+        )
+        assert any(key[2] for key in keys[0]) == has_types
+
+
+def test_measures_are_told_in_order_of_importance(recorded, capsys, monkeypatch):
+    assert set(PLAIN) == {measure.name for measure in MEASURES}
+    for width in (200, 80):
+        monkeypatch.setattr(terminal, "_WIDE", width)
+        text = said(capsys, str(recorded[0]), "--measures", "--by", "phase")
+        assert max(map(len, text.splitlines())) <= width
+        places = [text.index(f"\n{name} ") for name in PLAIN]
+        assert places == sorted(places)
+        whole = " ".join(text.split())
+        assert whole.count("gap of the worst bin") == (2 if width == 200 else 1)
+
+
+def test_one_sample_says_why_there_is_no_interval(tmp_path, capsys):
+    torch.manual_seed(0)
+    with Recorder(tmp_path / "one", V) as rec:
+        rec.record(torch.randn(1, 40, V), torch.randint(0, V, (1, 40)), phase="eval", sample=[0], shift=False)
+    text = said(capsys, str(tmp_path / "one"), "--worst", "3")
+    assert "One sample: no interval" in text
+
+
+def test_what_cannot_be_split_by_says_what_can(recorded, capsys):
+    assert cli.run(["calibration", str(recorded[0]), "--by", "nonsense"]) == 2
+    assert "there are type, position, gold_frequency, step" in capsys.readouterr().err
 
 
 def test_worst_temperature_and_measures(recorded, capsys):
@@ -179,7 +253,7 @@ def test_two_steps_against_each_other(tmp_path, capsys):
     assert line.split()[1:4] == [
         f"{x:.4f}" for x in (right_a.mean(), right_b.mean(), right_a.mean() - right_b.mean())
     ]
-    assert "ECE" in text.splitlines()[-1]
+    assert "ECE" in " ".join(text.splitlines()[-2:])
     document = json.loads(said(capsys, *options, "--json"))
     assert set(document) == {"dump", "against", "verdict", "bins", "tokens", "measures", "left_out"}
     brier = next(row for row in document["measures"] if row["measure"] == "brier")
@@ -194,6 +268,7 @@ def test_two_steps_against_each_other(tmp_path, capsys):
         (["--phase", "eval"], "--phase is of use with --against only"),
         (["--against", "DUMP", "--by", "type"], "--against compares all measures of two evaluations"),
         (["--against", "DUMP", "--step", "some"], "some"),
+        (["--step", "some"], "some"),
         (["--against", "DUMP", "--phase", "nope"], "nope"),
     ],
 )

@@ -85,8 +85,29 @@ def test_the_monotone_line_is_scikit_learns(arrays, found):
     fit = IsotonicRegression(out_of_bounds="clip").fit(confidence, correct.astype(float))
     x, y = reliability_of(found).corp
     assert 2 < len(x) <= MAX_POINTS
-    assert y == pytest.approx(fit.predict(x), abs=1e-12)
+    known = np.isfinite(x)
+    x, y = x[known], y[known]
+    assert (np.diff(x) >= 0).all()
     assert (np.diff(y) >= 0).all()
+    # Every height is that of a block. Between blocks, where isotonic regression interpolates, it is the lower or the upper.
+    levels = np.unique(fit.predict(confidence))
+    assert np.abs(y[:, None] - levels).min(axis=1) == pytest.approx(0, abs=1e-12)
+    ordered = np.sort(confidence)
+    below = fit.predict(ordered[np.maximum(np.searchsorted(ordered, x, side="right") - 1, 0)])
+    above = fit.predict(ordered[np.minimum(np.searchsorted(ordered, x), N - 1)])
+    assert (y >= below - 1e-12).all()
+    assert (y <= above + 1e-12).all()
+
+
+@pytest.mark.parametrize(("gap", "pieces"), [(0.05, 1), (0.4, 2)])
+def test_lines_cross_small_gaps_only(gap, pieces):
+    """Tokens at 0.1 to 0.3 and again after a gap: neither line slopes through where there are none for long."""
+    rng = np.random.default_rng(1)
+    confidence = np.concatenate([rng.uniform(0.1, 0.3, 4000), rng.uniform(0.3 + gap, 0.5 + gap, 4000)])
+    data = reliability_of(from_arrays(confidence, rng.random(8000) < confidence))
+    for x, y in (data.corp, data.smooth):
+        assert np.isnan(x).sum() == np.isnan(y).sum() == pieces - 1
+        assert len(x) <= MAX_POINTS
 
 
 def test_the_smooth_line_follows_accuracy(arrays, found):
@@ -197,6 +218,38 @@ def test_draws_on_the_axes_given_and_touches_nothing_else(kind, by_step):
     assert isinstance(own, FreeAxes)
     own.figure.savefig(io.BytesIO(), format="png")
     assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(6.4, 4.8), (5.6, 4.4)])
+def test_nothing_is_cut_off_on_axes_given(kind, size, by_step):
+    """In a plain figure without any layout all text and the strip lie inside, the strip inside the axes."""
+    figure = Figure(size)
+    FigureCanvasAgg(figure)
+    ax = figure.add_subplot()
+    by_step.plot(ax, kind=kind, phase="eval")
+    figure.canvas.draw()
+    outer = figure.get_tightbbox()
+    assert outer.x0 >= 0
+    assert outer.y0 >= 0
+    assert outer.x1 <= size[0]
+    assert outer.y1 <= size[1]
+    for inset in ax.child_axes:
+        assert inset.get_window_extent().y1 <= ax.get_window_extent().y1 + 1
+    told = [*ax.texts, *(text for inset in ax.child_axes for text in inset.texts)]
+    if kind == "reliability":
+        assert any("eval" in text.get_text() for text in told)
+        assert any("tokens per bin" in text.get_text() for text in told)
+
+
+def test_a_figure_of_steps_names_its_phase(by_step):
+    assert by_step.plot(kind="steps", phase="train").get_legend().get_title().get_text() == "train"
+
+
+def test_type_is_a_token_type(by_step):
+    told = by_step.plot(phase="eval", type="coord", step=8).get_title(loc="left")
+    assert "coord" in told
+    assert told == by_step.plot(phase="eval", token_type="coord", step=8).get_title(loc="left")
 
 
 @pytest.mark.parametrize("kind", KINDS)

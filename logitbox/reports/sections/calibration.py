@@ -10,7 +10,7 @@ import polars as pl
 from logitbox.analysis.populations import ALL
 from logitbox.reports import texts
 from logitbox.reports.figures import draw
-from logitbox.reports.reliability import draw_reliability, prepare_reliability
+from logitbox.reports.reliability import DIAGRAM, draw_reliability, prepare_reliability
 from logitbox.reports.sections.pieces import PageFigure, page_figure
 from logitbox.reports.streams import Material, Stream
 from logitbox.reports.style import canvas
@@ -21,9 +21,6 @@ _MAX_FIGURES = 9
 _MAX_OVER_STEPS = 3
 """Streams whose calibration is drawn over training steps."""
 
-_SIZE = (3.1, 3.3)
-"""Of a diagram without a legend, inches."""
-
 _MAX_WORST = 5
 _SIGNIFICANT = 0.05
 
@@ -33,7 +30,8 @@ class Calibrated:
     """One stream.
 
     Attributes:
-        worst: types that are off by more than chance, in a sentence; "" if there are none.
+        worst: which types are off by more than chance, in a sentence; "" if there are no types or nothing is known of chance.
+        without_training: whether training was recorded too, and is not shown.
         types: cells of the table of types.
         table: cells of the reliability table.
         over_steps: the figure over training steps, if there are several.
@@ -49,6 +47,7 @@ class Calibrated:
     types: tuple[tuple[str, ...], ...]
     table: tuple[tuple[str, ...], ...]
     over_steps: tuple[PageFigure, ...]
+    without_training: bool
 
 
 def build(material: Material) -> tuple[Calibrated, ...]:
@@ -57,12 +56,21 @@ def build(material: Material) -> tuple[Calibrated, ...]:
     shown = [stream for stream in evaluations or material.streams if not stream.calibration.frame.is_empty()]
     each = max(1, _MAX_FIGURES // max(1, len(shown)))
     return tuple(
-        _stream(stream, f"cal-{i}", material, each, over_steps=i < _MAX_OVER_STEPS)
+        _stream(
+            stream,
+            f"cal-{i}",
+            material,
+            each,
+            place=i,
+            without_training=len(evaluations) < len(material.streams),
+        )
         for i, stream in enumerate(shown)
     )
 
 
-def _stream(stream: Stream, name: str, material: Material, most: int, *, over_steps: bool) -> Calibrated:
+def _stream(
+    stream: Stream, name: str, material: Material, most: int, *, place: int, without_training: bool
+) -> Calibrated:
     result = stream.calibration
     wanted = [ALL, *sorted(material.populations)]
     rows = [
@@ -70,26 +78,33 @@ def _stream(stream: Stream, name: str, material: Material, most: int, *, over_st
     ]
     # All tokens come first here too: no type has more.
     drawn = sorted(rows, key=lambda row: -row["n"])[:most]
+    # One legend is enough, and a page must not grow too large.
+    shown = [row for row in rows if row in drawn]
     table = result.table.filter(pl.col("type") == ALL).sort("bin")
     return Calibrated(
         label=stream.label,
         step=stream.step,
         verdict=result.verdict,
         bins=result.bins,
-        figures=tuple(_figure(stream, row, f"{name}-{j}") for j, row in enumerate(rows) if row in drawn),
+        figures=tuple(
+            _figure(stream, row, f"{name}-{j}", legend=row is shown[0])
+            for j, row in enumerate(rows)
+            if row in drawn
+        ),
         n_drawable=len(rows),
         worst=_worst(stream, {row["type"] for row in rows}),
-        types=tuple(_type_row(row) for row in rows),
+        types=tuple(_type_row(row, result.table) for row in rows),
         table=tuple(_bin_row(row) for row in table.iter_rows(named=True)),
-        over_steps=_over_steps(stream, f"{name}-steps") if over_steps else (),
+        over_steps=_over_steps(stream, f"{name}-steps") if place < _MAX_OVER_STEPS else (),
+        without_training=without_training and not place and stream.phase != "train",
     )
 
 
-def _figure(stream: Stream, row: dict[str, Any], name: str) -> PageFigure:
+def _figure(stream: Stream, row: dict[str, Any], name: str, *, legend: bool) -> PageFigure:
     # What the tokens are is told by the caption and the heading.
     data = replace(prepare_reliability(stream.calibration, stream.phase, row["type"]), where="")
-    with canvas(None, _SIZE) as ax:
-        draw_reliability(ax, data, legend=False)
+    with canvas(None, DIAGRAM) as ax:
+        draw_reliability(ax, data, legend=legend)
     told = f"{row['type'] or 'all tokens'}: ECE {row['ece']:.4f}"
     spoken = (
         f"Reliability diagram, {stream.label}, {told} over {row['n']:,} tokens; mean confidence "
@@ -111,14 +126,21 @@ def _over_steps(stream: Stream, name: str) -> tuple[PageFigure, ...]:
 
 
 def _worst(stream: Stream, types: set[str]) -> str:
-    """Types that a calibrated model would hardly show, worst first."""
+    """Types that a calibrated model would hardly show, worst first; or that there are none."""
     if types <= {ALL}:
         return ""
-    ranked = stream.calibration.worst(None, by="type")
-    found = ranked.filter((pl.col("p_adjusted") < _SIGNIFICANT) & pl.col("type").is_in(types - {ALL}))
+    ranked = stream.calibration.worst(None, by="type").filter(pl.col("type").is_in(types - {ALL}))
+    if ranked["p_adjusted"].null_count() == ranked.height:
+        return ""
+    found = ranked.filter(pl.col("p_adjusted") <= _SIGNIFICANT)
     names = [f"{row['type']} ({texts.share(row['ece'])})" for row in found.iter_rows(named=True)]
+    if not names:
+        return (
+            f"None of the types is off by more than chance (no p ≤ {_SIGNIFICANT}, corrected for all types)."
+        )
     more = f" and {len(names) - _MAX_WORST} more" if len(names) > _MAX_WORST else ""
-    return "" if not names else f"{', '.join(names[:_MAX_WORST])}{more}"
+    told = f"{', '.join(names[:_MAX_WORST])}{more}"
+    return f"Off by more than chance (p ≤ {_SIGNIFICANT}, corrected for all types; with their ECE): {told}."
 
 
 def _range(row: dict[str, Any], name: str, *, signed: bool = False) -> str:
@@ -129,7 +151,7 @@ def _range(row: dict[str, Any], name: str, *, signed: bool = False) -> str:
     return f"{told(row[name])}{interval}"
 
 
-def _type_row(row: dict[str, Any]) -> tuple[str, ...]:
+def _type_row(row: dict[str, Any], table: pl.DataFrame) -> tuple[str, ...]:
     return (
         row["type"] or "all tokens",
         texts.count(row["n"]),
@@ -138,12 +160,18 @@ def _type_row(row: dict[str, Any]) -> tuple[str, ...]:
         _range(row, "overconfidence", signed=True),
         _range(row, "ece"),
         texts.share(row["ece_noise"]),
-        texts.share(row["mce"]),
+        _largest(row, table),
     )
+
+
+def _largest(row: dict[str, Any], table: pl.DataFrame) -> str:
+    """The gap of the worst bin, and how many tokens it is over."""
+    bins = table.filter(pl.col("type") == row["type"]).sort(pl.col("gap").abs(), descending=True)
+    return f"{texts.share(row['mce'])} ({bins['n'][0]:,})" if bins.height else texts.share(row["mce"])
 
 
 def _bin_row(row: dict[str, Any]) -> tuple[str, ...]:
     gap = texts.share(abs(row["gap"]))
-    sign = "" if set(gap) <= set("0.") else "−" if row["gap"] < 0 else "+"
-    told = (texts.count(row["n"]), texts.share(row["accuracy"]), texts.share(row["confidence"]), sign + gap)
+    sign = "" if set(gap) <= set("0.") else "+" if row["gap"] < 0 else "−"  # confidence − accuracy
+    told = (texts.count(row["n"]), texts.share(row["confidence"]), texts.share(row["accuracy"]), sign + gap)
     return (f"{row['low']:.3f} – {row['high']:.3f}", *told)

@@ -74,6 +74,8 @@ def _tiles(main: Stream) -> tuple[Tile, ...]:
         if rows
         else "no finite tokens"
     )
+    if rows and rows[0]["ece_noise"] is not None:
+        lean = f"by chance {texts.share(rows[0]['ece_noise'])}; {lean}"
     low, high = accuracy["low"], accuracy["high"]
     return (
         Tile(

@@ -1,4 +1,4 @@
-"""Cases in which calibration gave a wrong number, failed, or claimed too much. Strict: take a mark off once its case is mended."""
+"""Cases in which calibration once gave a wrong number, failed, or claimed too much."""
 
 from __future__ import annotations
 
