@@ -27,7 +27,9 @@ def doctor(
         typer.Option("--profile", help="classification, language-model, or a TOML file of your own."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 1 if a check fails.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="Details of checks that pass, too.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Details of checks that pass, and checks that lack data, too.")
+    ] = False,
     phase: Annotated[str | None, typer.Option(help="The evaluation phase to judge.")] = None,
     classes: Annotated[int | None, typer.Option(help="Number of classes, where a log does not tell.")] = None,
     steps_per_epoch: Annotated[

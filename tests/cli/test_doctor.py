@@ -58,7 +58,10 @@ def test_one_line_per_rule_then_details_then_the_verdict(log, capsys):
     out = capsys.readouterr().out
     lines = out.splitlines()
     head = next(i for i, line in enumerate(lines) if LINE.match(line))  # a long path takes two lines
-    count = int(re.search(r"(\d+)\s+checks", "\n".join(lines[:head]))[1])
+    total = int(re.search(r"(\d+)\s+checks", "\n".join(lines[:head]))[1])
+    lacking = int(re.search(r"^(\d+) checks lack data: ", out, re.MULTILINE)[1])
+    assert "--all lists them" in " ".join(lines)
+    count = total - lacking
     assert all(LINE.match(line) for line in lines[head : head + count]), lines[head : head + count]
     assert not LINE.match(lines[head + count])
     assert "FAIL the training loss is zero" in out
@@ -66,6 +69,36 @@ def test_one_line_per_rule_then_details_then_the_verdict(log, capsys):
     assert "Do: as for loss-zero" in out
     assert "language-model: 2 of" in out
     assert "pass no check" not in out
+
+
+def test_all_lists_what_lacks_data(log, capsys):
+    cli.run(["doctor", str(log), "--all"])
+    lines = capsys.readouterr().out.splitlines()
+    head = next(i for i, line in enumerate(lines) if LINE.match(line))
+    count = int(re.search(r"(\d+)\s+checks", "\n".join(lines[:head]))[1])
+    assert all(LINE.match(line) for line in lines[head : head + count])
+    assert not any("checks lack data: " in line for line in lines)
+
+
+def test_counts_have_no_interval(tmp_path, capsys):
+    path = tmp_path / "log.jsonl"
+    rows = [{"step": 10 * i, "loss": float("nan") if i == 3 else 2 - i / 20} for i in range(8)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    cli.run(["doctor", str(path)])
+    out = capsys.readouterr().out
+    assert re.search(r"^FAIL  nonfinite +train/loss at step 30: NaN$", out, re.MULTILINE)
+    assert "\n  train/loss at step 30: NaN\n" in out
+    assert "95 %" not in out
+    assert "sure" not in out
+
+
+def test_a_loss_of_zero_is_told_plainly(log, capsys):
+    cli.run(["doctor", str(log)])
+    out = capsys.readouterr().out
+    assert "\n  train/loss is 0 at 8 of 8 steps; at epoch 1.75 (step 7)\n" in out or (
+        "\n  train/loss is 0 at 8 of 8 steps\n" in out
+    )
+    assert "off by" not in out
 
 
 def test_details_of_a_pass_only_with_all(healthy, capsys):
@@ -134,6 +167,7 @@ def test_own_profile(log, tmp_path, capsys):
     ("arguments", "said"),
     [
         (["none.json"], "none.json is neither a dump"),
+        (["NOTEBOOK"], "its keys are nbformat, cells; a log has loss, eval_loss"),
         (["LOG", "--profile", "x"], "no profile 'x'; give classification, language-model"),
         (["LOG", "--set", "clip"], "--set is 'clip'; give NAME=NUMBER"),
         (["LOG", "--set", "klip=1"], "no constant 'klip'"),
@@ -144,7 +178,9 @@ def test_own_profile(log, tmp_path, capsys):
 def test_errors(log, tmp_path, capsys, arguments, said):
     bad = tmp_path / "bad.toml"
     bad.write_text('[[rule]]\nname = "a"\ntitle = "b"\nvlaue = "x"\nkind = "range"\n', encoding="utf-8")
-    places = {"LOG": str(log), "BAD": str(bad)}
+    notebook = tmp_path / "a.ipynb"
+    notebook.write_text('{"nbformat": 4, "cells": []}', encoding="utf-8")
+    places = {"NOTEBOOK": str(notebook), "LOG": str(log), "BAD": str(bad)}
     status = cli.run(["doctor", *(places.get(one, one) for one in arguments)])
     captured = capsys.readouterr()
     assert status == 2

@@ -69,7 +69,7 @@ def _range(check: Range, points: Sequence[Point], context: Context) -> Outcome:
     found = judge_range(check, point, context.known, context.severity)
     if found is None:
         return unknown(f"nothing is said about epoch {point.epoch:g}")
-    told = _lost(point, points, context) if point.key.startswith(_LOST) and point.value else found.told
+    told = _lost(point, points, context) if point.key.startswith(_LOST) else found.told
     evidence = Evidence(point, found.bound, found.off_by, found.status == "pass", told)
     return Outcome(found.status, found.sure, told, (evidence,))
 
@@ -77,6 +77,8 @@ def _range(check: Range, points: Sequence[Point], context: Context) -> Outcome:
 def _lost(point: Point, points: Sequence[Point], context: Context) -> str:
     """Which key was NaN or infinite, when first, and how often."""
     key = point.key.removeprefix(_LOST)
+    if not point.value:
+        return "every value is finite"
     first = next(other for other in points if other.key == point.key and other.value)
     more = (
         f", and {count(int(point.value) - 1, 'more time')} up to {moment(point)}" if point.value > 1 else ""

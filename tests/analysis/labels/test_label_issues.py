@@ -171,3 +171,17 @@ def test_an_empty_dump_is_told(tmp_path: Path) -> None:
     Recorder(tmp_path / "run", vocab=3).close()
     with pytest.raises(InputError, match="holds no token rows yet"):
         label_issues(open_dump(tmp_path / "run"))
+
+
+def test_a_model_that_guesses_is_told(dump: Dump, tmp_path: Path) -> None:
+    said = "the model is hardly better than guessing, so this ranking means little"
+    assert said not in label_issues(dump).verdict
+    rng = np.random.default_rng(0)
+    labels = np.where(rng.random(N) < 0.5, 0, rng.integers(0, C, N))
+    with Recorder(tmp_path / "guess", vocab=C) as rec:
+        record(rec, rng.normal(size=(N, C)).astype(np.float32), labels, step=1, phase="val")
+    assert said in label_issues(open_dump(tmp_path / "guess")).verdict
+    # Always the most frequent class: as accurate as its share, and no better.
+    with Recorder(tmp_path / "majority", vocab=C) as rec:
+        record(rec, np.eye(C, dtype=np.float32)[np.zeros(N, np.int64)], labels, step=1, phase="val")
+    assert said in label_issues(open_dump(tmp_path / "majority")).verdict
