@@ -26,6 +26,7 @@ from logitbox.analysis.calibration.temperatures import heat_of
 from logitbox.analysis.calibration.vocabulary import class_errors
 from logitbox.analysis.calibration.words import pooled, verdict_of_table
 from logitbox.analysis.calibration.worst import rank_worst
+from logitbox.analysis.given import check_dump
 from logitbox.analysis.leftout import left_out
 from logitbox.analysis.passes import Progress
 from logitbox.analysis.populations import ALL
@@ -247,6 +248,7 @@ def _names(dump: Dump, by: str | Sequence[str] | None, bins: int) -> tuple[str, 
     """What is split by, checked before anything is read."""
     names = by_columns(by)
     check_bins(bins)
+    check_dump(dump)
     samples, tokens = (frame.collect_schema().names() for frame in (dump.samples, dump.tokens))
     for name in names:
         if name in _TAKEN:
