@@ -12,12 +12,8 @@ from math import sqrt
 import numpy as np
 
 from logitbox.analysis.calibration.atoms import Atoms, Float
-from logitbox.analysis.calibration.bin_table import reliability as reliability  # noqa: PLC0414 (for others)
 from logitbox.analysis.calibration.evidence import Evidence
 from logitbox.analysis.calibration.placing import Open, Ranks, equal_width_places
-from logitbox.analysis.calibration.placing import equal_width as equal_width  # noqa: PLC0414 (for others)
-from logitbox.analysis.calibration.sweep import ece_sweep as ece_sweep  # noqa: PLC0414 (for others)
-from logitbox.analysis.calibration.sweep import ece_sweep_error as ece_sweep_error  # noqa: PLC0414 (for others)
 
 
 def accuracy(evidence: Evidence) -> float:

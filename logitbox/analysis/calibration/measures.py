@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from logitbox.analysis.calibration import binned, corp, cumulative, intervals, smooth
+from logitbox.analysis.calibration import binned, corp, cumulative, intervals, smooth, sweep
 from logitbox.analysis.calibration.evidence import Evidence
 from logitbox.analysis.calibration.intervals import Interval
 
@@ -75,8 +75,8 @@ MEASURES: tuple[Measure, ...] = (
     Measure(
         "ece_sweep",
         "the same over as many bins of equally many tokens as keep accuracy from falling (Roelofs et al. 2022, arXiv 2012.08668)",
-        binned.ece_sweep,
-        binned.ece_sweep_error,
+        sweep.ece_sweep,
+        sweep.ece_sweep_error,
     ),
     Measure(
         "mce",

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import polars as pl
 
-from logitbox.analysis.calibration.binned import reliability
+from logitbox.analysis.calibration.bin_table import reliability
 from logitbox.analysis.calibration.evidence import Evidence
 from logitbox.analysis.calibration.intervals import Interval
 from logitbox.analysis.calibration.measures import BY_NAME, MEASURES

@@ -12,11 +12,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from logitbox.analysis.calibration import binned, partials
+from logitbox.analysis.calibration import partials
 from logitbox.analysis.calibration.atoms import NOTHING, Atoms
 from logitbox.analysis.calibration.buckets import COLUMNS, Buckets, buckets_of
 from logitbox.analysis.calibration.evidence import Clusters, Evidence
 from logitbox.analysis.calibration.partials import CALIBRATION, KIND, LOST, PLACE, CalibrationTask, Partial
+from logitbox.analysis.calibration.placing import equal_width
 from logitbox.analysis.passes import Progress, run, tasks_of
 from logitbox.analysis.splitting import extra_keys, from_samples
 from logitbox.analysis.sums import added, compress
@@ -133,7 +134,7 @@ class Scan:
     def evidence(self, row: Row, bins: int) -> Evidence:
         """All that measures need of a subset."""
         atoms, clusters = self._atoms(row.cells), self._rows.of(row.cells)
-        table, straddling = binned.equal_width(atoms, bins)
+        table, straddling = equal_width(atoms, bins)
         count = int(atoms.count.sum())
         names = ("brier", "log", "nll", "entropy")
         return Evidence(

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm, t
 
-from logitbox.analysis.calibration import binned, from_arrays
+from logitbox.analysis.calibration import bin_table, binned, from_arrays, placing, sweep
 from logitbox.analysis.calibration.atoms import Atoms, exact_atoms
 from logitbox.analysis.calibration.counting import Counter
 from logitbox.analysis.calibration.evidence import Evidence
+from logitbox.analysis.calibration.measures import BY_NAME
 from logitbox.analysis.histogram import Grid
 
 TOKENS = st.lists(
@@ -147,14 +148,14 @@ def of_histogram(p, right, grid, bins):
     counter = Counter(grid)
     counter.add(p, right)
     atoms = counter.atoms()
-    table, straddling = binned.equal_width(atoms, bins)
+    table, straddling = placing.equal_width(atoms, bins)
     return Evidence(len(p), 0, float(len(p)), bins, table, {}, lambda: atoms, None, straddling)
 
 
 MEASURES = {
     "ece": binned.ece_error,
     "ece_equal_mass": binned.ece_equal_mass_error,
-    "ece_sweep": binned.ece_sweep_error,
+    "ece_sweep": sweep.ece_sweep_error,
     "mce": binned.mce_error,
     "l2": binned.l2_error,
     "l2_debiased": binned.l2_debiased_error,
@@ -168,7 +169,7 @@ def test_error_bounds_hold(tokens, grid, bins):
     exact, rough = from_arrays(p, right, bins=bins), of_histogram(p, right, grid, bins)
     for name, error in MEASURES.items():
         bound = error(rough)
-        assert abs(getattr(binned, name)(rough) - exact.value(name)) <= bound + 1e-9, name
+        assert abs(BY_NAME[name].value(rough) - exact.value(name)) <= bound + 1e-9, name
     assert binned.accuracy(rough) == pytest.approx(exact.accuracy)
     assert binned.overconfidence(rough) == pytest.approx(exact.overconfidence, abs=1e-12)
 
@@ -183,7 +184,7 @@ def test_bins_that_nest_are_exact(tokens, shape):
     for part in ("low", "high", "count", "n", "right"):
         assert getattr(rough.table, part).tolist() == getattr(exact.evidence.table, part).tolist()
     for name in ("ece", "mce", "l2", "l2_debiased"):
-        assert getattr(binned, name)(rough) == pytest.approx(exact.value(name), abs=1e-12)
+        assert BY_NAME[name].value(rough) == pytest.approx(exact.value(name), abs=1e-12)
         assert MEASURES[name](rough) == 0
 
 
@@ -203,12 +204,12 @@ def test_equal_width_puts_an_atom_where_its_mean_is():
             for v in ([0.0, 0.4], [0.4, 1.0], [4, 10], [4, 10], [1, 7], [0.5, 4.9], [0.2, 4.0])
         )
     )
-    found, straddling = binned.equal_width(atoms, 2)
+    found, straddling = placing.equal_width(atoms, 2)
     assert found.low.tolist() == [0]
     assert found.high.tolist() == [0.5]
     assert found.n.tolist() == [14]
     assert straddling == pytest.approx(2 * (7 - 2 * 4.0 + 4.9))
-    found, straddling = binned.equal_width(atoms, 5)
+    found, straddling = placing.equal_width(atoms, 5)
     assert found.low.tolist() == [0, 0.4]
     assert straddling == pytest.approx(2 * (1 - 0.4 + 0.5) + 2 * (7 - 8 + 4.9))
 
@@ -221,7 +222,7 @@ def test_table_without_clusters_has_wilson_intervals():
     p = rng.random(500)
     right = rng.random(500) < p
     rough = of_histogram(p, right, Grid(10), 10)
-    table = binned.reliability(rough)
+    table = bin_table.reliability(rough)
     assert table.columns == [
         "low",
         "high",
