@@ -1,0 +1,1 @@
+"""Audit: convict a metric, or clear it."""

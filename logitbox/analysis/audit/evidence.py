@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -23,6 +23,7 @@ class Setup:
         scope, probes: as the Recorder was told.
         every: recorded training steps are multiples of this.
         types: token types; groups: vocabulary groups.
+        ordered: ordered group to the name of its rest (the tokens whose gold is outside it).
     """
 
     world: int = 1
@@ -34,6 +35,7 @@ class Setup:
     every: int = 1
     types: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    ordered: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,6 @@ from typing import Literal
 
 import polars as pl
 
-from logitbox.analysis.logs.frame import Logged
-
 Verdict = Literal["agrees", "other convention", "bug", "impossible", "unexplained", "cannot tell"]
 
 VERDICTS: tuple[Verdict, ...] = (
@@ -135,6 +133,11 @@ class KeyVerdict:
     tell_apart: str = ""
     closest: tuple[Fit, ...] = ()
     lines: pl.DataFrame = field(default_factory=pl.DataFrame)
+
+    @property
+    def label(self) -> str:
+        """How it is called among those of several runs: "loss", "loss (run 2)"."""
+        return self.key if self.run == 0 else f"{self.key} (run {self.run + 1})"
 
     @property
     def is_conviction(self) -> bool:

@@ -1,0 +1,142 @@
+"""The hypotheses about one key: its own definition, single entries, and pairs that change different parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from logitbox.analysis.audit.evidence import Setup
+from logitbox.analysis.audit.hypotheses.entries import Hypothesis, Parameter, Reduction
+from logitbox.analysis.audit.hypotheses.registry import REDUCTIONS
+from logitbox.analysis.audit.names import Meaning
+from logitbox.analysis.audit.predicting import Lines, Terms
+
+DEFINITION = "definition"
+
+_PARTS = ("population", "value", "reduction", "transform", "parameter")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way in which a key may have been computed.
+
+    Attributes:
+        entries: the registry's entries it is made of; none for the name's own definition.
+        terms, reduction, transform: all parts, the key's own where no entry changes them.
+        parameter: fitted, if any.
+    """
+
+    entries: tuple[Hypothesis, ...]
+    terms: Terms
+    reduction: Reduction
+    transform: str
+    parameter: Parameter | None = None
+
+    @property
+    def id(self) -> str:
+        """Ids of the entries; "definition" without any."""
+        return "+".join(entry.id for entry in self.entries) or DEFINITION
+
+    @property
+    def about(self) -> str:
+        """In words."""
+        return ", and ".join(entry.about for entry in self.entries) or "the name's own definition"
+
+
+def definition_of(meaning: Meaning) -> Candidate:
+    """What the key's name promises: the token mean over the line's window."""
+    return Candidate((), meaning.terms, REDUCTIONS["token-mean"], meaning.transform)
+
+
+def singles(meaning: Meaning, hypotheses: Sequence[Hypothesis], lines: Lines) -> Iterator[Candidate]:
+    """One for every entry that is about this key and that this recording could tell from the definition."""
+    own = definition_of(meaning)
+    for entry in hypotheses:
+        for placed in _placed(entry, lines.setup):
+            made = _with(own, placed)
+            if (
+                _is_about(placed, meaning)
+                and could_differ(placed, lines)
+                and made != replace(own, entries=(placed,))
+            ):
+                yield made
+
+
+def pairs(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+    """Two entries at once, where they change different parts; `candidates` are singles."""
+    for one, other in combinations([c for c in candidates if c.entries[0].combines], 2):
+        first, second = one.entries[0], other.entries[0]
+        if _changed(first).isdisjoint(_changed(second)):
+            yield replace(_with(one, second), entries=(first, second))
+
+
+def could_differ(entry: Hypothesis, lines: Lines) -> bool:
+    """Whether the recording has what the entry is about: several ranks, several steps a line.
+
+    Without it the entry says the same as the definition whatever the data, and is no hypothesis.
+    """
+    return all(_CONDITIONS[name](lines) for name in entry.applies if name in _CONDITIONS)
+
+
+def _has_several(lines: Lines, by: tuple[str, ...]) -> bool:
+    """Whether some line is about more than one value of these key columns."""
+    pairs_of = lines.windows["line"]
+    seen: dict[int, set[tuple[int, ...]]] = {}
+    columns = [lines.micros.where[name][pairs_of.micro].tolist() for name in by]
+    for line, *values in zip(pairs_of.line.tolist(), *columns, strict=True):
+        seen.setdefault(line, set()).add(tuple(values))
+    return any(len(found) > 1 for found in seen.values())
+
+
+_CONDITIONS: Mapping[str, Callable[[Lines], bool]] = {
+    "ranks": lambda lines: lines.setup.world > 1,
+    "steps": lambda lines: _has_several(lines, ("step",)),
+    "micro-batches": lambda lines: _has_several(lines, ("step", "micro", "rank")),
+    "accumulation": lambda lines: _has_several(lines, ("micro",)),
+}
+
+
+def _placed(entry: Hypothesis, setup: Setup) -> Iterator[Hypothesis]:
+    """The entry with `{group}` and `{rest}` filled in, once for every ordered group where it has them."""
+    if not any("{group}" in text or "{rest}" in text for term in entry.terms for text in term):
+        yield entry
+        return
+    for group, rest in setup.ordered.items():
+        filled = tuple(
+            (value.format(group=group, rest=rest), population.format(group=group, rest=rest))
+            for value, population in entry.terms
+        )
+        yield replace(entry, terms=filled)
+
+
+def _is_about(entry: Hypothesis, meaning: Meaning) -> bool:
+    values = {value for value, _ in meaning.terms}
+    is_value = not entry.values or values <= set(entry.values)
+    return is_value and (not entry.transforms or meaning.transform in entry.transforms)
+
+
+def _with(own: Candidate, entry: Hypothesis) -> Candidate:
+    """A candidate with the parts that an entry changes."""
+    terms = entry.terms or tuple(
+        (
+            entry.value.replace("{value}", value) or value,
+            entry.population.replace("{population}", population).replace("{all}", "")
+            if entry.population
+            else population,
+        )
+        for value, population in own.terms
+    )
+    return Candidate(
+        entries=(entry,),
+        terms=terms,
+        reduction=REDUCTIONS[entry.reduction] if entry.reduction else own.reduction,
+        transform=entry.transform or own.transform,
+        parameter=entry.parameter or own.parameter,
+    )
+
+
+def _changed(entry: Hypothesis) -> set[str]:
+    """Parts that an entry changes."""
+    changed = {name for name in _PARTS if getattr(entry, name)}
+    return changed | ({"population", "value"} if entry.terms else set())

@@ -1,0 +1,202 @@
+"""From the lines of one key to its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from logitbox.analysis.audit.candidates import Candidate, definition_of, pairs, singles
+from logitbox.analysis.audit.fitting import Tried, Values, chance, try_candidate
+from logitbox.analysis.audit.hypotheses.registry import HYPOTHESES, REDUCTIONS
+from logitbox.analysis.audit.names import Meaning
+from logitbox.analysis.audit.predicting import Lines
+from logitbox.analysis.audit.result import Fit, KeyVerdict
+from logitbox.analysis.audit.telling import tell
+
+MOST_CHANCE = 0.01
+"""Wrong hypotheses that may fit by chance before nothing is concluded from a fit."""
+
+_SAME = 1e-12
+"""Relative difference below which two averages are one number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was tried on a key, sorted.
+
+    Attributes:
+        definition: the name's own; None where the recording cannot give it.
+        fitting: candidates that fit, of the simplest kind of which any does.
+        best: all that were tried, the best first.
+        n_tried: how many.
+        collapsed: averages that equal the definition's to the last digit, though tokens are spread over several groups.
+    """
+
+    definition: Tried | None
+    fitting: tuple[Tried, ...]
+    best: tuple[Tried, ...]
+    n_tried: int
+    collapsed: tuple[Tried, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the name's own definition fits."""
+        return self.definition is not None and self.definition.fits
+
+
+def search(
+    meaning: Meaning, lines: Lines, at: NDArray[np.int64], values: Values, *, simple: bool = False
+) -> Found:
+    """Try the definition, then single entries, then pairs; parameters are fitted only where nothing without one fits.
+
+    Args:
+        meaning: of the key.
+        lines: all its lines.
+        at: those that are compared.
+        values: logged there.
+        simple: only the definition and single entries without a parameter.
+    """
+    definition = try_candidate(definition_of(meaning), lines, at, values)
+    single = list(singles(meaning, HYPOTHESES, lines))
+    done: list[Tried] = []
+    fits = definition is not None and definition.fits
+    for stage in _stages(single)[: 1 if simple or fits else None]:
+        tried = [found for one in stage if (found := try_candidate(one, lines, at, values)) is not None]
+        done += tried
+        if any(one.fits for one in tried):
+            break
+    known = [*([definition] if definition else []), *done]
+    fitting = tuple(one for one in done if one.fits)
+    return Found(
+        definition,
+        fitting,
+        tuple(sorted(known, key=lambda one: one.misfit)),
+        len(known),
+        tuple(one for one in fitting if definition and _is_collapsed(one, definition)),
+    )
+
+
+def _stages(single: Sequence[Candidate]) -> list[list[Candidate]]:
+    """Candidates, the simplest first. Where the definition fits only the first of them can tie with it."""
+    both = list(pairs(single))
+    return [
+        [one for one in stage if (one.parameter is not None) == has_parameter]
+        for stage in (single, both)
+        for has_parameter in (False, True)
+    ]
+
+
+def _is_collapsed(tried: Tried, definition: Tried) -> bool:
+    """Whether another way of averaging is the same number here, to the last digit."""
+    own, other = definition.candidate, tried.candidate
+    is_average = other.terms == own.terms and other.transform == own.transform and _is_averaging(other)
+    return is_average and all(
+        np.allclose(mine, its, rtol=_SAME, atol=0.0, equal_nan=True)
+        for mine, its in zip(definition.predicted, tried.predicted, strict=True)
+    )
+
+
+def _is_averaging(candidate: Candidate) -> bool:
+    """Whether it averages all the same tokens, in groups of their own."""
+    reduction = candidate.reduction
+    plain = replace(REDUCTIONS["token-mean"], name=reduction.name, about=reduction.about)
+    grouped = bool(reduction.levels) or reduction.per == "samples"
+    return grouped and replace(reduction, levels=(), per="tokens") == plain
+
+
+def judge(
+    meaning: Meaning, run: int, found: Found, values: Values, n_skipped: int, alignment: str
+) -> KeyVerdict:
+    """The verdict on a key whose lines were compared with everything.
+
+    Args:
+        meaning: of the key.
+        run: of the log.
+        found: what was tried.
+        values: logged at the compared lines.
+        n_skipped: lines that the dump does not cover.
+        alignment: how steps are counted, in words; "" where it goes without saying.
+    """
+    definition = found.definition
+    chances = {one.candidate.id: chance(one, definition, values, found.n_tried) for one in found.fitting}
+    likely = [one for one in found.fitting if chances[one.candidate.id] <= MOST_CHANCE]
+    told: Tried | None = None
+    if found.agrees:
+        verdict = "cannot tell" if found.collapsed else "agrees"
+        told = definition
+    elif definition is None:
+        verdict = "cannot tell"
+    elif not found.fitting:
+        verdict = "unexplained"
+    elif not likely or len(_families(found.fitting)) > 1:
+        verdict = "cannot tell"
+    else:
+        told = found.fitting[0]
+        kinds = {entry.kind for entry in told.candidate.entries}
+        verdict = "bug" if "bug" in kinds else "other convention"
+    shown = told or definition or (found.best[0] if found.best else None)
+    at = shown.worst if shown else 0
+    made = KeyVerdict(
+        key=meaning.key,
+        run=run,
+        verdict=verdict,
+        hypothesis=None if verdict == "cannot tell" or told is None else told.candidate.id,
+        ties_with=tuple(one.candidate.id for one in found.fitting if one is not told),
+        max_error=float(shown.error[at]) if shown else None,
+        tolerance=float(values.tolerance[at]) if shown else None,
+        logged=float(values.logged[at]) if shown else None,
+        reference=_midpoint(definition, at),
+        step=int(values.step[at]) if shown else None,
+        n_lines=len(values.step),
+        n_skipped=n_skipped,
+        closest=tuple(_fit(one, chances.get(one.candidate.id, 1.0)) for one in found.best[:3]),
+        lines=_lines_of(values, definition, told),
+    )
+    return tell(made, found.definition, told, found, alignment)
+
+
+def _families(fitting: Sequence[Tried]) -> set[tuple[object, ...]]:
+    """Candidates that say the same thing in two forms (of one catalogue entry, and of one kind) are one."""
+    return {tuple((entry.catalogue, entry.kind) for entry in one.candidate.entries) for one in fitting}
+
+
+def _midpoint(tried: Tried | None, at: int) -> float | None:
+    if tried is None:
+        return None
+    middle = float(tried.predicted[0][at] + tried.predicted[1][at]) / 2
+    return middle if np.isfinite(middle) else None
+
+
+def _fit(tried: Tried, chance_of: float) -> Fit:
+    parameter = tried.candidate.parameter
+    known = parameter is not None and tried.parameter is not None
+    return Fit(
+        hypothesis=tried.candidate.id,
+        about=tried.candidate.about,
+        misfit=tried.misfit,
+        max_error=float(tried.error[tried.worst]),
+        parameter=(parameter.name, *tried.parameter) if known and parameter and tried.parameter else None,
+        chance=chance_of,
+    )
+
+
+def _lines_of(values: Values, definition: Tried | None, told: Tried | None) -> pl.DataFrame:
+    nothing = np.full(len(values.step), np.nan)
+    middle = [
+        (one.predicted[0] + one.predicted[1]) / 2 if one is not None else nothing
+        for one in (definition, told)
+    ]
+    return pl.DataFrame(
+        {
+            "step": values.step,
+            "logged": values.logged,
+            "precision": values.precision,
+            "tolerance": values.tolerance,
+            "reference": middle[0],
+            "explained": middle[1],
+        }
+    )

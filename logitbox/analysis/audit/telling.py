@@ -1,0 +1,131 @@
+"""Verdicts in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from logitbox.analysis.audit.fitting import Tried
+from logitbox.analysis.audit.result import Fit, KeyVerdict
+
+if TYPE_CHECKING:
+    from logitbox.analysis.audit.judging import Found
+
+_MOST_NAMES = 6
+
+
+def tell(
+    verdict: KeyVerdict, definition: Tried | None, told: Tried | None, found: Found, alignment: str
+) -> KeyVerdict:
+    """The same verdict with `about`, `fix` and `tell_apart` in words.
+
+    Args:
+        verdict: as judged.
+        definition: the name's own, if the recording gives it.
+        told: the candidate that explains the key, if one does.
+        found: everything that was tried.
+        alignment: how steps are counted; "" where it goes without saying.
+    """
+    entries = told.candidate.entries if told else ()
+    about = {
+        "agrees": lambda: _agrees(verdict),
+        "other convention": lambda: _explained(verdict, told, definition),
+        "bug": lambda: _explained(verdict, told, definition),
+        "unexplained": lambda: _unexplained(verdict, definition),
+        "cannot tell": lambda: _cannot_tell(verdict, found),
+    }[verdict.verdict]()
+    return replace(
+        verdict,
+        about=about + (f" ({alignment})" if alignment and verdict.n_lines else ""),
+        fix=" ".join(entry.fix for entry in entries if entry.fix),
+        tell_apart=_tell_apart(verdict, found),
+    )
+
+
+def nothing_compared(verdict: KeyVerdict, why: str) -> KeyVerdict:
+    """A verdict on a key of which no line could be compared."""
+    return replace(verdict, about=why)
+
+
+def _agrees(verdict: KeyVerdict) -> str:
+    ties = f"; so do {_names(verdict.ties_with)} on this dump" if verdict.ties_with else ""
+    return f"the token mean explains {_lines(verdict)}{ties}"
+
+
+def _explained(verdict: KeyVerdict, told: Tried | None, definition: Tried | None) -> str:
+    if told is None:
+        return ""
+    misleads = " ".join(entry.misleads for entry in told.candidate.entries if entry.misleads)
+    fitted = ""
+    if told.parameter is not None and told.candidate.parameter is not None:
+        low, high = told.parameter
+        fitted = f" with {told.candidate.parameter.name} between {low:.6g} and {high:.6g}"
+    return f"it is {told.candidate.about}{fitted}: explains {_lines(verdict)}{_off(definition)}. {misleads}".rstrip()
+
+
+def _off(definition: Tried | None) -> str:
+    """By how much the logged values miss the name's own definition."""
+    if definition is None or not np.isfinite(definition.error).any():
+        return ""
+    largest = float(np.nanmax(definition.error))
+    return f"; the token mean is off by up to {largest:.3g}, {float(np.nanmean(definition.error)):.3g} on average"
+
+
+def _unexplained(verdict: KeyVerdict, definition: Tried | None) -> str:
+    closest = "; ".join(_closeness(fit) for fit in verdict.closest)
+    agrees = 0 if definition is None else _agreeing(verdict)
+    some = f" The token mean explains {agrees} of {verdict.n_lines} lines." if agrees else ""
+    return f"nothing registered explains {_lines(verdict)}.{some} Closest: {closest}"
+
+
+def _agreeing(verdict: KeyVerdict) -> int:
+    off = (verdict.lines["logged"] - verdict.lines["reference"]).abs()
+    return int((off <= verdict.lines["tolerance"]).sum())
+
+
+def _closeness(fit: Fit) -> str:
+    return f"{fit.hypothesis} (off by {fit.max_error:.3g}, {fit.misfit:.3g} times the tolerance)"
+
+
+def _cannot_tell(verdict: KeyVerdict, found: Found) -> str:
+    if found.definition is None:
+        return "the dump does not hold what its own definition needs"
+    if found.agrees:
+        names = _names([one.candidate.id for one in found.collapsed])
+        return (
+            f"the value is right, but how it is averaged cannot be told: token-mean and {names} are one number here, "
+            "because all groups have the same number of tokens"
+        )
+    if len(verdict.ties_with) > 1:
+        return f"several explain {_lines(verdict)} equally well: {_names(verdict.ties_with)}; the token mean does not"
+    return (
+        f"{_names(verdict.ties_with)} fits {_lines(verdict)}, and the token mean does not, but so few lines or digits could "
+        f"fit by chance (about {verdict.closest[0].chance:.2g} of {found.n_tried} hypotheses would)"
+    )
+
+
+def _tell_apart(verdict: KeyVerdict, found: Found) -> str:
+    """What to record or log so that ties come apart."""
+    if verdict.verdict != "cannot tell" or found.definition is None:
+        return ""
+    if found.agrees:
+        return "log a run whose micro-batches differ in their number of supervised tokens"
+    if len(verdict.ties_with) <= 1:
+        return "log more lines, or more digits"
+    return "log a run in which these differ: ragged micro-batches, several ranks, several steps a line; or more digits"
+
+
+def _lines(verdict: KeyVerdict) -> str:
+    total = verdict.n_lines
+    lines = f"all {total:,} compared lines" if total > 1 else "the one compared line"
+    skipped = f" ({verdict.n_skipped:,} more are not covered by the dump)" if verdict.n_skipped else ""
+    return lines + skipped
+
+
+def _names(ids: Sequence[str]) -> str:
+    shown = list(ids[:_MOST_NAMES])
+    more = f" and {len(ids) - len(shown)} more" if len(ids) > len(shown) else ""
+    return ", ".join(shown) + more
