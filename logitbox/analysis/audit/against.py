@@ -117,7 +117,7 @@ class Against:
         same = (id(micros), alignment, steps.tobytes())  # keys that are logged together share all predictions
         if same not in self._lines_of:
             windows = _windows(steps, micros, alignment, is_train=is_train)
-            self._lines_of[same] = Lines(micros, windows, self.evidence.setup)
+            self._lines_of[same] = Lines(micros, windows, self.evidence.setup, is_train)
         lines = self._lines_of[same]
         value = rows["value"].to_numpy()
         at = np.flatnonzero(lines.windows["line"].covered & np.isfinite(value))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+import polars as pl
+
 from logitbox.analysis.audit.evidence import Setup
 from logitbox.analysis.audit.hypotheses.entries import Hypothesis, Parameter, Reduction
 from logitbox.analysis.audit.hypotheses.registry import REDUCTIONS
@@ -55,11 +57,8 @@ def singles(meaning: Meaning, hypotheses: Sequence[Hypothesis], lines: Lines) ->
     for entry in hypotheses:
         for placed in _placed(entry, lines.setup):
             made = _with(own, placed)
-            if (
-                _is_about(placed, meaning)
-                and could_differ(placed, lines)
-                and made != replace(own, entries=(placed,))
-            ):
+            is_new = made != replace(own, entries=(placed,))
+            if is_new and _is_about(placed, meaning) and could_differ(made, lines):
                 yield made
 
 
@@ -71,30 +70,46 @@ def pairs(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
             yield replace(_with(one, second), entries=(first, second))
 
 
-def could_differ(entry: Hypothesis, lines: Lines) -> bool:
-    """Whether the recording has what the entry is about: several ranks, several steps a line.
+def could_differ(candidate: Candidate, lines: Lines) -> bool:
+    """Whether the recording has what the candidate is about: several ranks, several steps a line, empty micro-batches.
 
-    Without it the entry says the same as the definition whatever the data, and is no hypothesis.
+    Without it the candidate says the same as the definition whatever the data, and is no hypothesis.
     """
-    return all(_CONDITIONS[name](lines) for name in entry.applies if name in _CONDITIONS)
+    if candidate.reduction.empty_is_zero and not _has_empty(lines):
+        return False
+    if candidate.reduction.window == "line+1" and lines.windows["line+1"] is lines.windows["line"]:
+        return False
+    named = (name for entry in candidate.entries for name in entry.applies)
+    return all(lines.condition(_CONDITIONS[name]) for name in named if name in _CONDITIONS)
 
 
-def _has_several(lines: Lines, by: tuple[str, ...]) -> bool:
-    """Whether some line is about more than one value of these key columns."""
-    pairs_of = lines.windows["line"]
-    seen: dict[int, set[tuple[int, ...]]] = {}
-    columns = [lines.micros.where[name][pairs_of.micro].tolist() for name in by]
-    for line, *values in zip(pairs_of.line.tolist(), *columns, strict=True):
-        seen.setdefault(line, set()).add(tuple(values))
-    return any(len(found) > 1 for found in seen.values())
+def _has_several(name: str, within: tuple[str, ...]) -> Callable[[Lines], bool]:
+    """Whether some line has more than one value of a key column, for the same values of others."""
+
+    def check(lines: Lines) -> bool:
+        windows, where = lines.windows["line"], lines.micros.where
+        columns = {"line": windows.line} | {by: where[by][windows.micro] for by in (*within, name)}
+        frame = pl.DataFrame(columns)
+        most = frame.group_by("line", *within).agg(pl.col(name).n_unique())[name].max()
+        return isinstance(most, int) and most > 1
+
+    return check
+
+
+def _has_empty(lines: Lines) -> bool:
+    """Whether some line is about a micro-batch without any label."""
+    return bool((lines.micros.batches["n_supervised"][lines.windows["line"].micro] == 0).any())
 
 
 _CONDITIONS: Mapping[str, Callable[[Lines], bool]] = {
-    "ranks": lambda lines: lines.setup.world > 1,
-    "steps": lambda lines: _has_several(lines, ("step",)),
-    "micro-batches": lambda lines: _has_several(lines, ("step", "micro", "rank")),
-    "accumulation": lambda lines: _has_several(lines, ("micro",)),
+    "ranks": _has_several("rank", ("step",)),
+    "steps": _has_several("step", ()),
+    "micro-batches": _has_several("micro", ("step",)),
+    "accumulation": _has_several("micro", ("step",)),
+    "evaluation": lambda lines: not lines.is_train,
 }
+"""What an entry can ask for in `applies`. Micro-batches that are the only ones of their step and rank are no groups of
+their own."""
 
 
 def _placed(entry: Hypothesis, setup: Setup) -> Iterator[Hypothesis]:
@@ -113,6 +128,8 @@ def _placed(entry: Hypothesis, setup: Setup) -> Iterator[Hypothesis]:
 def _is_about(entry: Hypothesis, meaning: Meaning) -> bool:
     values = {value for value, _ in meaning.terms}
     is_value = not entry.values or values <= set(entry.values)
+    if entry.population.startswith(".") and meaning.population:  # instead of all tokens, not of a type's
+        return False
     return is_value and (not entry.transforms or meaning.transform in entry.transforms)
 
 

@@ -132,10 +132,10 @@ def judge(
         verdict = "cannot tell"
     elif not found.fitting:
         verdict = "unexplained"
-    elif not likely or len(_families(found.fitting)) > 1:
+    elif not likely or not _are_one(found.fitting):
         verdict = "cannot tell"
     else:
-        told = found.fitting[0]
+        told = likely[0]
         kinds = {entry.kind for entry in told.candidate.entries}
         verdict = "bug" if "bug" in kinds else "other convention"
     shown = told or definition or (found.best[0] if found.best else None)
@@ -159,9 +159,16 @@ def judge(
     return tell(made, found.definition, told, found, alignment)
 
 
-def _families(fitting: Sequence[Tried]) -> set[tuple[object, ...]]:
-    """Candidates that say the same thing in two forms (of one catalogue entry, and of one kind) are one."""
-    return {tuple((entry.catalogue, entry.kind) for entry in one.candidate.entries) for one in fitting}
+def _are_one(fitting: Sequence[Tried]) -> bool:
+    """Whether candidates are forms of one thing: each entry of one kind, and in the catalogue under a common name."""
+    several = [one.candidate.entries for one in fitting]
+    if len({len(entries) for entries in several}) > 1:
+        return False
+    return all(
+        len({entry.kind for entry in place}) == 1
+        and set.intersection(*(set(entry.catalogue) for entry in place))
+        for place in zip(*several, strict=True)
+    )
 
 
 def _midpoint(tried: Tried | None, at: int) -> float | None:

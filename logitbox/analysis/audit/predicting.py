@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,18 +35,27 @@ class Lines:
         micros: the stream.
         windows: kind of window to the pairs of line and micro-batch.
         setup: facts of the recording.
+        is_train: whether lines are about the steps since the line before, not about one evaluation.
     """
 
     micros: Micros
     windows: dict[str, Windows]
     setup: Setup
+    is_train: bool = True
     _done: dict[Hashable, Bounds | None] = field(default_factory=dict[Hashable, Bounds | None])
     _plans: dict[Hashable, Plan] = field(default_factory=dict[Hashable, Plan])
+    _conditions: dict[Hashable, bool] = field(default_factory=dict[Hashable, bool])
 
     @property
     def count(self) -> int:
         """Number of lines."""
         return len(self.windows["line"].covered)
+
+    def condition(self, holds: Callable[[Lines], bool]) -> bool:
+        """Whether something holds of these lines; looked at once."""
+        if holds not in self._conditions:
+            self._conditions[holds] = holds(self)
+        return self._conditions[holds]
 
     def plan(self, reduction: Reduction) -> Plan:
         """The groups of a reduction."""
@@ -135,7 +144,10 @@ def _counts(micros: Micros, population: str, reduction: Reduction) -> Float | No
 
 def _factor(lines: Lines, reduction: Reduction) -> Float:
     """What every line is multiplied by, [lines]."""
-    world, count = float(lines.setup.world), float(lines.setup.accumulation or usual_accumulation(lines.micros))
+    world, count = (
+        float(lines.setup.world),
+        float(lines.setup.accumulation or usual_accumulation(lines.micros)),
+    )
     factor = np.full(
         lines.count,
         {
