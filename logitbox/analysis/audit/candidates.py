@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import combinations
 
 import polars as pl
@@ -153,7 +154,8 @@ def _with(own: Candidate, entry: Hypothesis) -> Candidate:
     )
 
 
-def _changed(entry: Hypothesis) -> set[str]:
+@cache
+def _changed(entry: Hypothesis) -> frozenset[str]:
     """Parts that an entry changes."""
-    changed = {name for name in _PARTS if getattr(entry, name)}
-    return changed | ({"population", "value"} if entry.terms else set())
+    changed = frozenset(name for name in _PARTS if getattr(entry, name))
+    return changed | (frozenset(("population", "value")) if entry.terms else frozenset())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import polars as pl
@@ -64,7 +65,7 @@ def search(
     single = list(singles(meaning, HYPOTHESES, lines))
     done: list[Tried] = []
     fits = definition is not None and definition.fits
-    for stage in _stages(single)[: 1 if simple or fits else None]:
+    for stage in islice(_stages(single), 1 if simple or fits else None):
         tried = [found for one in stage if (found := try_candidate(one, lines, at, values)) is not None]
         done += tried
         if any(one.fits for one in tried):
@@ -80,14 +81,12 @@ def search(
     )
 
 
-def _stages(single: Sequence[Candidate]) -> list[list[Candidate]]:
+def _stages(single: Sequence[Candidate]) -> Iterator[list[Candidate]]:
     """Candidates, the simplest first. Where the definition fits only the first of them can tie with it."""
-    both = list(pairs(single))
-    return [
-        [one for one in stage if (one.parameter is not None) == has_parameter]
-        for stage in (single, both)
-        for has_parameter in (False, True)
-    ]
+    for candidates in (lambda: single, lambda: list(pairs(single))):
+        made = candidates()
+        for has_parameter in (False, True):
+            yield [one for one in made if (one.parameter is not None) == has_parameter]
 
 
 def _is_collapsed(tried: Tried, definition: Tried) -> bool:
