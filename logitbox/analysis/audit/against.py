@@ -95,9 +95,8 @@ class Against:
     def _verdict(self, meaning: Meaning, micros: Micros, alignment: Alignment) -> KeyVerdict:
         lines, at, values, skipped = self._lines(meaning, micros, alignment)
         if not len(at):
-            return KeyVerdict(
-                meaning.key, self.run, "cannot tell", n_skipped=skipped, about=_uncovered(meaning, skipped)
-            )
+            about = _uncovered(meaning, skipped, covered=int(lines.windows["line"].covered.sum()))
+            return KeyVerdict(meaning.key, self.run, "cannot tell", n_skipped=skipped, about=about)
         found: Found = search(meaning, lines, at, values)
         told = alignment.about if alignment.shift else ""
         return judge(meaning, self.run, found, values, skipped, told)
@@ -154,7 +153,9 @@ def _unrecorded(meaning: Meaning, evidence: Evidence) -> str:
     return f"the dump holds no tokens of {which}, or of several sets that the key could be about; it holds {known}"
 
 
-def _uncovered(meaning: Meaning, skipped: int) -> str:
+def _uncovered(meaning: Meaning, skipped: int, covered: int) -> str:
+    if covered:
+        return f"NaN or infinite in all {covered:,} lines that the dump covers"
     if meaning.phase != "train":
         return f"none of its {skipped:,} lines is of a recorded evaluation"
     return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor
@@ -178,7 +177,7 @@ def audit_evidence(
         left_out |= {name: why for name, why in reasons.items() if wanted is None or name in wanted}
     return Audit(
         frame=_frame(keys),
-        verdict=_sentence(keys, violations, log),
+        verdict=_sentence(keys, violations, log, is_alone=evidence is None),
         keys=tuple(keys),
         violations=tuple(violations),
         notices=tuple(notices),
@@ -199,7 +198,8 @@ def _verdicts(
 def _convicted(one: KeyVerdict, broken: Sequence[Violation]) -> KeyVerdict:
     """A key that takes part in something impossible, unless the dump shows that it is another's fault."""
     mine = [violation for violation in broken if one.key in violation.keys]
-    if not mine or one.verdict not in ("cannot tell", "unexplained"):
+    is_right = None not in (one.max_error, one.tolerance) and (one.max_error or 0.0) <= (one.tolerance or 0.0)
+    if not mine or is_right or one.verdict not in ("cannot tell", "unexplained"):
         return one
     first = mine[0]
     about = f"{first.formula} is broken: {first.lhs:.6g} < {first.rhs:.6g}. {first.about}"
@@ -243,15 +243,27 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _sentence(keys: Sequence[KeyVerdict], violations: Sequence[Violation], log: Logged) -> str:
+def _sentence(
+    keys: Sequence[KeyVerdict], violations: Sequence[Violation], log: Logged, *, is_alone: bool
+) -> str:
     """The worst first: how many keys have which verdict, and which."""
-    counted = Counter(one.verdict for one in keys)
-    parts = [
-        f"{counted[name]} {name}: {', '.join(dict.fromkeys(one.key for one in keys if one.verdict == name))}"
-        for name in VERDICTS
-        if counted[name]
-    ]
+    named: dict[str, list[str]] = {
+        name: [one.key for one in keys if one.verdict == name] for name in VERDICTS
+    }
+    if is_alone:  # without a dump nothing else can be said of them
+        rest = named.pop("cannot tell")
+        told = [f"nothing impossible in {', '.join(dict.fromkeys(rest))}"] if rest else []
+        parts = [*_counted(named), *told]
+    else:
+        parts = _counted(named)
     if violations:
         parts.insert(0, f"{len(violations)} inequalities broken")
     runs = f"{len(log.runs)} runs: " if len(log.runs) > 1 else ""
     return runs + ("; ".join(parts) or "no key that can be audited")
+
+
+def _counted(named: dict[str, list[str]]) -> list[str]:
+    """Verdict and keys, for verdicts that any key has."""
+    return [
+        f"{len(found)} {name}: {', '.join(dict.fromkeys(found))}" for name, found in named.items() if found
+    ]

@@ -80,10 +80,8 @@ def micros_of(evidence: Evidence, phase: str, dataset: str) -> Micros:
 
 def streams_of(evidence: Evidence) -> Sequence[tuple[str, str]]:
     """(phase, dataset) pairs that were recorded, in order."""
-    return [
-        (str(phase), str(dataset))
-        for phase, dataset in evidence.batches.select("phase", "dataset").unique(maintain_order=True).rows()
-    ]
+    both = pl.concat([frame.select("phase", "dataset") for frame in (evidence.batches, evidence.cells)])
+    return [(str(phase), str(dataset)) for phase, dataset in both.unique(maintain_order=True).rows()]
 
 
 def _floats(frame: pl.DataFrame, name: str) -> Float:
