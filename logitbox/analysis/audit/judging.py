@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 
 import numpy as np
@@ -20,6 +20,12 @@ from logitbox.analysis.audit.telling import tell
 
 MOST_CHANCE = 0.01
 """Wrong hypotheses that may fit by chance before nothing is concluded from a fit."""
+
+_FEW = 8
+"""Lines that are looked at before all of them are."""
+
+_TOLD = 3
+"""Of the closest."""
 
 _SAME = 1e-12
 """Relative difference below which two averages are one number."""
@@ -64,10 +70,13 @@ def search(
     definition = try_candidate(definition_of(meaning), lines, at, values)
     single = list(singles(meaning, HYPOTHESES, lines))
     done: list[Tried] = []
+    n_tried = 0
     fits = definition is not None and definition.fits
     for stage in islice(_stages(single), 1 if simple or fits else None):
-        tried = [found for one in stage if (found := try_candidate(one, lines, at, values)) is not None]
+        worth, count = _worth(stage, lines, at, values)
+        tried = [found for one in worth if (found := try_candidate(one, lines, at, values)) is not None]
         done += tried
+        n_tried += count
         if any(one.fits for one in tried):
             break
     known = [*([definition] if definition else []), *done]
@@ -76,7 +85,7 @@ def search(
         definition,
         fitting,
         tuple(sorted(known, key=lambda one: one.misfit)),
-        len(known),
+        n_tried + (definition is not None),
         tuple(one for one in fitting if definition and _is_collapsed(one, definition)),
     )
 
@@ -87,6 +96,23 @@ def _stages(single: Sequence[Candidate]) -> Iterator[list[Candidate]]:
         made = candidates()
         for has_parameter in (False, True):
             yield [one for one in made if (one.parameter is not None) == has_parameter]
+
+
+def _worth(
+    stage: Sequence[Candidate], lines: Lines, at: NDArray[np.int64], values: Values
+) -> tuple[list[Candidate], int]:
+    """(candidates that may explain all lines, and the nearest of the others; how many were looked at).
+
+    Of many lines a few are looked at first: what does not explain those does not explain all.
+    """
+    if len(at) <= 2 * _FEW:
+        return list(stage), len(stage)
+    some = np.linspace(0, len(at) - 1, _FEW).round().astype(np.int64)
+    few = Values(*(getattr(values, one.name)[some] for one in fields(values)))
+    lines_of_few = lines.only(at[some])
+    rough = [found for one in stage if (found := try_candidate(one, lines_of_few, at[some], few)) is not None]
+    rough.sort(key=lambda one: one.misfit)
+    return [one.candidate for i, one in enumerate(rough) if one.fits or i < _TOLD], len(rough)
 
 
 def _is_collapsed(tried: Tried, definition: Tried) -> bool:
@@ -152,7 +178,7 @@ def judge(
         step=int(values.step[at]) if shown else None,
         n_lines=len(values.step),
         n_skipped=n_skipped,
-        closest=tuple(_fit(one, chances.get(one.candidate.id, 1.0)) for one in found.best[:3]),
+        closest=tuple(_fit(one, chances.get(one.candidate.id, 1.0)) for one in found.best[:_TOLD]),
         lines=_lines_of(values, definition, told),
     )
     return tell(made, found.definition, told, found, alignment)

@@ -44,6 +44,7 @@ class Lines:
     is_train: bool = True
     _done: dict[Hashable, Bounds | None] = field(default_factory=dict[Hashable, Bounds | None])
     _plans: dict[Hashable, Plan] = field(default_factory=dict[Hashable, Plan])
+    _parts: dict[Hashable, Lines] = field(default_factory=dict[Hashable, "Lines"])
     _conditions: dict[Hashable, bool] = field(default_factory=dict[Hashable, bool])
 
     @property
@@ -56,6 +57,14 @@ class Lines:
         if holds not in self._conditions:
             self._conditions[holds] = holds(self)
         return self._conditions[holds]
+
+    def only(self, numbers: Int) -> Lines:
+        """The same lines under the same numbers, of which only some have micro-batches; made once."""
+        key = numbers.tobytes()
+        if key not in self._parts:
+            windows = {name: one.only(numbers) for name, one in self.windows.items()}
+            self._parts[key] = Lines(self.micros, windows, self.setup, self.is_train)
+        return self._parts[key]
 
     def plan(self, reduction: Reduction) -> Plan:
         """The groups of a reduction."""

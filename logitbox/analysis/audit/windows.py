@@ -53,6 +53,11 @@ class Windows:
     micro: Int
     covered: Mask
 
+    def only(self, numbers: Int) -> Windows:
+        """The pairs of some lines."""
+        kept = np.isin(self.line, numbers)
+        return Windows(self.line[kept], self.micro[kept], self.covered)
+
 
 def train_windows(steps: Int, micros: Micros, alignment: Alignment, more: int = 0) -> Windows:
     """Windows of training lines.
