@@ -1,4 +1,4 @@
-"""What a worker reads of one shard: the columns an analysis needs, of supervised and visible rows."""
+"""What a worker reads of one shard: the columns an analysis needs, of visible rows, as a rule supervised ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from logitbox.analysis.classes import DEFAULT, NEEDS, Thresholds
 from logitbox.dumps.definitions.agent import gaps_needed
 from logitbox.dumps.definitions.registry import needed_columns
 from logitbox.dumps.flags import Flag
-from logitbox.dumps.spec import RecordSpec
+from logitbox.dumps.spec import BETAS, RecordSpec
 from logitbox.errors import DamagedDumpError
 
 Array = NDArray[Any]
@@ -28,7 +28,7 @@ Int = NDArray[np.int64]
 KEYS = ("phase", "dataset", "pass", "step", "epoch")
 """Columns of `tokens` that every tally is keyed by, beside the token type."""
 
-_LISTS = ("top_ids", "top_gap")
+_LISTS = ("top_ids", "top_gap", "lse_beta")
 _RANKS = ("n_gt", "n_eq", "n_eq_before")
 KEPT = "kept"
 """How many of the best ids a row has: no column, but told like one."""
@@ -63,7 +63,7 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardRows:
-    """Supervised, visible rows of a shard, in recording order.
+    """Visible rows of a shard, in recording order.
 
     Attributes:
         keys: the key columns.
@@ -80,12 +80,16 @@ def tally_columns(spec: RecordSpec) -> list[str]:
     return list(dict.fromkeys([*needed_columns(spec), *NEEDS, KEPT]))
 
 
-def read_rows(task: ShardTask, needed: Sequence[str]) -> ShardRows:
+def read_rows(
+    task: ShardTask, needed: Sequence[str], *, supervised: bool = True, width: int | None = None
+) -> ShardRows:
     """Read one shard.
 
     Args:
         task: which, and its keys.
         needed: columns of `tokens` beside keys and `sample`; `KEPT` counts the recorded ids of every row.
+        supervised: only such rows; else prompts, padding and edges are read too, as far as they were recorded.
+        width: how many of the best tokens' distances; by default as many as the definitions look at.
 
     Raises:
         DamagedDumpError: the file is gone, its bytes are not those that were written, or it lacks a column.
@@ -100,23 +104,22 @@ def read_rows(task: ShardTask, needed: Sequence[str]) -> ShardRows:
     frame = _frame(table)
     if "top_ids" in table.column_names:
         frame = frame.with_columns(top_1=_first_ids(table["top_ids"]))
-    gaps = _gaps(table["top_gap"], gaps_needed(task.spec)) if "top_gap" in table.column_names else None
-    keep = (pl.col("flags") & int(Flag.SUPERVISED)) != 0
+    widths = {"top_gap": (width or gaps_needed(task.spec), np.inf), "lse_beta": (len(BETAS), np.nan)}
+    lists = {name: _dense(table[name], *of) for name, of in widths.items() if name in table.column_names}
+    keep = (pl.col("flags") & int(Flag.SUPERVISED)) != 0 if supervised else pl.lit(value=True)
     if task.hidden_from is not None:
         keep &= ~((pl.col("phase") == "train") & (pl.col("step") >= task.hidden_from))
-    kept = frame.select(keep.alias("keep"))["keep"]
+    kept = frame.with_columns(keep.alias("keep"))["keep"]
     if not kept.all():  # else every column would be copied
         frame = frame.filter(kept)
-        gaps = gaps[kept.to_numpy()] if gaps is not None else None
+        lists = {name: values[kept.to_numpy()] for name, values in lists.items()}
     if task.lookup is not None:
         frame = frame.join(task.lookup, on=["sample", "dataset"], how="left", maintain_order="left")
     absent = [pl.lit(None).alias(name) for name in task.keys if name not in frame.columns]
     frame = frame.with_columns(absent)
     measured = ["sample", "top_1", *needed]
     columns = {name: _values(frame[name]) for name in measured if name in frame.columns}
-    if gaps is not None:
-        columns["top_gap"] = gaps
-    return ShardRows(frame.select(task.keys), columns)
+    return ShardRows(frame.select(task.keys), columns | lists)
 
 
 def _table(task: ShardTask, needed: Sequence[str]) -> pa.Table:
@@ -182,22 +185,22 @@ def _first_ids(lists: pa.ChunkedArray[Any]) -> Int:
     return np.concatenate(parts)
 
 
-def _gaps(lists: pa.ChunkedArray[Any], width: int) -> Array:
-    """The first distances of every list, float64 [rows, width], infinite where a list is shorter."""
+def _dense(lists: pa.ChunkedArray[Any], width: int, filling: float) -> Array:
+    """The first numbers of every list, float64 [rows, width]; `filling` where a list is shorter, or null."""
     parts: list[Array] = []
     for chunk in lists.chunks:
         array: Any = chunk
-        offsets, gaps = array.offsets.to_numpy(), array.values.to_numpy(zero_copy_only=False)
+        offsets, numbers = array.offsets.to_numpy(), array.values.to_numpy(zero_copy_only=False)
         lengths = np.diff(offsets)
         if len(lengths) and lengths.min() == lengths.max() >= width:
             # Column by column: exponentials and sums over so few columns are then several times faster.
-            whole = gaps[offsets[0] : offsets[-1]].reshape(len(lengths), -1)
+            whole = numbers[offsets[0] : offsets[-1]].reshape(len(lengths), -1)
             parts.append(whole[:, :width].astype(np.float64, order="F"))
             continue
         place = offsets[:-1, None] + np.arange(width)
         inside = place < offsets[1:, None]
-        found = gaps[np.where(inside, place, 0)] if len(gaps) else np.zeros(place.shape)
-        parts.append(np.where(inside, found.astype(np.float64), np.inf))
+        found = numbers[np.where(inside, place, 0)] if len(numbers) else np.zeros(place.shape)
+        parts.append(np.where(inside, found.astype(np.float64), filling))
     return parts[0] if len(parts) == 1 else np.concatenate([np.zeros((0, width)), *parts])
 
 

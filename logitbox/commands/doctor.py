@@ -19,7 +19,8 @@ def doctor(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="DUMP_OR_LOG", help="Folder that a Recorder wrote, or a log: .json, .jsonl, .csv."
+            metavar="DUMP_OR_LOG",
+            help="Folder that a Recorder wrote, or a log: JSON, JSON lines, CSV, console text, notebook, TensorBoard.",
         ),
     ],
     profile: Annotated[

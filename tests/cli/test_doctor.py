@@ -167,7 +167,7 @@ def test_own_profile(log, tmp_path, capsys):
     ("arguments", "said"),
     [
         (["none.json"], "none.json is neither a dump"),
-        (["NOTEBOOK"], "its keys are nbformat, cells; a log has loss, eval_loss"),
+        (["NOTEBOOK"], "a.ipynb holds no logged rows; expected are dicts"),
         (["LOG", "--profile", "x"], "no profile 'x'; give classification, language-model"),
         (["LOG", "--set", "clip"], "--set is 'clip'; give NAME=NUMBER"),
         (["LOG", "--set", "klip=1"], "no constant 'klip'"),

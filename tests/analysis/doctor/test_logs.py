@@ -347,14 +347,24 @@ def test_a_pass_with_one_sign_names_it():
     assert told == "1 of 2 signs (eval/nll); 2 needed"
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["{'loss': 1.2, 'epoch': 0.1}\n{'loss': 1.1, 'epoch': 0.2}\n", "epoch 1: loss 2.3\n", "step,loss\n1,2\n"],
-)
-def test_console_lines_are_told(tmp_path, text):
-    with pytest.raises(
-        InputError, match=r"line 1: no JSON; console lines are not read yet: give trainer_state"
-    ):
+def test_console_lines(tmp_path):
+    text = "INFO | {'loss': 1.2, 'epoch': 0.1}\n\r 3%|  |{'eval_loss': '1.5', 'epoch': 0.2}\nsaved\n"
+    series = doctor(write(tmp_path / "train.log", text)).series.drop_nulls("value")
+    got = {row["key"]: (row["value"], row["epoch"]) for row in series.iter_rows(named=True)}
+    assert got["train/nll"] == (1.2, 0.1)
+    assert got["eval/nll"] == (1.5, 0.2)
+
+
+def test_names_of_steps_in_capitals(tmp_path):
+    chart = '"Step","mine - loss","mine - loss__MIN"\n"5","1.5","1.5"\n"10","1.25","1.25"\n'
+    series = doctor(write(tmp_path / "chart.csv", chart)).series.filter(key="train/nll")
+    assert series["step"].to_list() == [5, 10]
+    assert series["value"].to_list() == [1.5, 1.25]
+
+
+@pytest.mark.parametrize("text", ["epoch 1: loss 2.3\n", "step,loss\n1,2\n"])
+def test_text_without_rows_is_told(tmp_path, text):
+    with pytest.raises(InputError, match=r"train\.log holds no logged rows; expected are dicts with a loss"):
         doctor(write(tmp_path / "train.log", text))
 
 

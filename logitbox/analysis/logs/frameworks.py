@@ -1,0 +1,56 @@
+"""Who wrote a log, as far as its keys tell."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Framework:
+    """A trainer, and the keys that only it writes.
+
+    Args:
+        name: of the trainer.
+        any_of: one of these tells it,
+        all_of: if all of these are there.
+    """
+
+    name: str
+    any_of: frozenset[str]
+    all_of: frozenset[str] = frozenset()
+
+
+FRAMEWORKS = (
+    Framework("ms-swift", frozenset({"global_step/max_steps", "memory(GiB)", "train_speed(iter/s)"})),
+    Framework("llama-factory", frozenset({"current_steps"}), frozenset({"total_steps"})),
+    Framework(
+        "trl",
+        frozenset(
+            {
+                "mean_token_accuracy",
+                "eval_mean_token_accuracy",
+                "num_tokens",
+                "rewards/accuracies",
+                "rewards/margins",
+                "completions/mean_length",
+            }
+        ),
+    ),
+    Framework("ms-swift", frozenset({"token_acc", "eval_token_acc"})),
+    Framework(
+        "transformers",
+        frozenset({"learning_rate", "eval_loss", "eval_runtime", "train_runtime"}),
+        frozenset({"epoch"}),
+    ),
+)
+"""The first that fits."""
+
+
+def framework_of(names: Collection[str]) -> str:
+    """The trainer whose log has these names (of keys, steps and epochs); "" if they do not tell."""
+    bare = {name.removeprefix("train/").replace("eval/", "eval_") for name in names} | set(names)
+    for one in FRAMEWORKS:
+        if bare & one.any_of and one.all_of <= bare:
+            return one.name
+    return ""
