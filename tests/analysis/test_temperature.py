@@ -19,7 +19,7 @@ from logitbox.analysis.temperature import Fit, Range, fit, fits
 from logitbox.errors import InputError
 
 BETAS = (0.25, 0.5, 0.75, 1.5, 2.0)
-V, ROWS = 1500, 600
+V, ROWS = 1500, 200
 
 
 def columns_of(x, gold, k):

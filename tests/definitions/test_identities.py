@@ -71,7 +71,7 @@ def recorded(run: dict[str, Any], path: Path) -> tuple[dict[str, float | None], 
 
 
 @given(run=runs())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_identities(tmp_path_factory: pytest.TempPathFactory, run: dict[str, Any]) -> None:
     live, rows = recorded(run, tmp_path_factory.mktemp("d") / "dump")
     assert set(live) == set(rows)

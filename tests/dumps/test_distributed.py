@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import select
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,15 +27,17 @@ RANK = textwrap.dedent("""
     import torch.distributed as dist
     from logitbox.dumps.recorder import Recorder
 
-    rank, path, rendezvous = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
-    said = {}
-    try:
-        #BODY
-    except Exception as error:
-        said = {"error": f"{type(error).__name__}: {error}"}
-    print(json.dumps(said))
-    dist.destroy_process_group()
+    rank = int(sys.argv[1])
+    for line in sys.stdin:
+        path, rendezvous, body = json.loads(line)
+        dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+        names = {**globals(), "said": {}}
+        try:
+            exec(body, names)
+        except Exception as error:
+            names["said"] = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(names["said"]), flush=True)
+        dist.destroy_process_group()
 """)
 
 SHARED = """
@@ -48,25 +52,54 @@ with Recorder(path, ["a", "b", "c", "d", "e"]) as rec:
 """
 
 
-def both(path: Path, tmp_path: Path, body: str = SHARED) -> list[dict[str, Any]]:
-    code = RANK.replace("    #BODY", textwrap.indent(body.strip(), " " * 4))
-    ranks = [
+Both = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[list[subprocess.Popen[str]]]:
+    """Two processes for all tests, as each takes seconds to import torch. Every test has a group of its own."""
+    started = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(rank), str(path), str(tmp_path / "rendezvous")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            [sys.executable, "-c", RANK, str(rank)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         for rank in (0, 1)
     ]
-    outcomes = [process.communicate(timeout=60) for process in ranks]
-    for process, (_, stderr) in zip(ranks, outcomes, strict=True):
-        assert process.returncode == 0, stderr
-    return [json.loads(out.splitlines()[-1]) for out, _ in outcomes]
+    try:
+        yield started
+        for process in started:
+            process.communicate(timeout=60)
+            assert process.returncode == 0
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
 
 
-def test_two_ranks_share_a_session(path: Path, tmp_path: Path) -> None:
-    first, second = both(path, tmp_path)
+@pytest.fixture
+def both(path: Path, tmp_path: Path, ranks: list[subprocess.Popen[str]]) -> Both:
+    """A function that runs a body on both ranks, and gives what they said."""
+
+    def run(body: str = SHARED) -> list[dict[str, Any]]:
+        for process in ranks:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps([str(path), str(tmp_path / "rendezvous"), body]) + "\n")
+            process.stdin.flush()
+        return [answer(process) for process in ranks]
+
+    return run
+
+
+def answer(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], 60)
+    assert ready, "a rank keeps waiting"
+    line = process.stdout.readline()
+    assert line, "a rank ended: its error was printed"
+    return json.loads(line)
+
+
+def test_two_ranks_share_a_session(path: Path, both: Both) -> None:
+    first, second = both()
     assert first["session"] == second["session"]
     dump = open_dump(path)
     assert [s.owner for s in dump.sessions] == [f"{first['session']}-r0", f"{first['session']}-r1"]
@@ -90,9 +123,9 @@ def test_two_ranks_share_a_session(path: Path, tmp_path: Path) -> None:
     assert first["empty"] == second["empty"] == {}
 
 
-def test_rank_zero_that_cannot_open_the_dump_keeps_nobody_waiting(path: Path, tmp_path: Path) -> None:
+def test_rank_zero_that_cannot_open_the_dump_keeps_nobody_waiting(path: Path, both: Both) -> None:
     with Recorder(path, 5, rank=0, world=2, session="0001-a"):
-        said = both(path, tmp_path)
+        said = both()
     assert said[0]["error"].startswith("LockedError")
     assert "rank 0 could not open the dump" in said[1]["error"]
     assert [session.owner for session in open_dump(path).sessions] == ["0001-a-r0"]
@@ -140,8 +173,8 @@ with Recorder(path, **options) as rec:
 """
 
 
-def test_ranks_that_saw_different_things_give_what_the_dump_gives(path: Path, tmp_path: Path) -> None:
-    first, second = both(path, tmp_path, UNLIKE)
+def test_ranks_that_saw_different_things_give_what_the_dump_gives(path: Path, both: Both) -> None:
+    first, second = both(UNLIKE)
     assert "error" not in first, first["error"]
     assert first == second
     dump = open_dump(path)

@@ -36,7 +36,7 @@ class DecisionBatch:
     slots: tuple[int, ...]
 
 
-def claims(count=200):
+def claims(count=80):
     """Claims about tumours, true in half of the cases, to be accepted or rejected; a rule of thumb comes first."""
     data = load_breast_cancer()
     found = []

@@ -25,28 +25,32 @@ class Reference:
 def reference(evaluation, start):
     """All of a side; Newton's method finds the one optimum of a convex function wherever it starts."""
     at_last = []
+    rows = _rows(evaluation)
 
     def slope(beta):
-        at_last[:], first, second = _at_beta(evaluation, beta)
+        at_last[:], first, second = _at_beta(rows, beta)
         return first, second
 
     best = root_scalar(slope, fprime=True, x0=1 / start, method="newton", rtol=1e-3)
     assert best.converged
-    nll, right, rank = _at_one(evaluation)
+    nll, right, rank = _at_one(rows)
     # The last step was below a thousandth: it moves nll at its least by less than a millionth.
     return Reference(nll, right, rank, 1 / best.root, np.array(at_last))
 
 
 def _rows(evaluation):
-    """(float64 logits [tokens, V], gold [tokens, 1]), a sample at a time: larger arrays cost page faults."""
-    for rows, logits in evaluation.batches(rows=1):
-        yield logits[0, :-1].double(), evaluation.input_ids[rows, 1:].reshape(-1, 1)
+    """[(logits [tokens, V], gold [tokens, 1])], a sample each: larger float64 arrays cost page faults."""
+    return [
+        (logits[0, :-1], evaluation.input_ids[rows, 1:].reshape(-1, 1))
+        for rows, logits in evaluation.batches(rows=1)
+    ]
 
 
-def _at_beta(evaluation, beta):
+def _at_beta(rows, beta):
     """(nll [n], d/dβ Σ nll, d²/dβ² Σ nll) of logits · β."""
     nll, slope, curvature = [], 0.0, 0.0
-    for x, ids in _rows(evaluation):
+    for logits, ids in rows:
+        x = logits.double()
         gold = x.gather(1, ids)[:, 0]
         lse = torch.logsumexp(beta * x, dim=1)
         px = (beta * x - lse[:, None]).exp_() * x
@@ -57,10 +61,11 @@ def _at_beta(evaluation, beta):
     return torch.cat(nll).numpy(), slope, curvature
 
 
-def _at_one(evaluation):
+def _at_one(rows):
     """(nll, whether the arg-max is gold, rank of gold from 0), [n] each."""
     found = []
-    for x, ids in _rows(evaluation):
+    for logits, ids in rows:
+        x = logits.double()
         gold = x.gather(1, ids)
         nll = torch.logsumexp(x, dim=1) - gold[:, 0]
         found.append((nll, x.argmax(dim=1) == ids[:, 0], (x > gold).sum(dim=1)))

@@ -106,8 +106,8 @@ def assert_metrics(evaluated, names):
 
 def test_the_prompts_are_short_and_both_answers_are_due_equally_often(tokenizer):
     claims = decision_prompts.claims()
-    assert len(claims) == len({claim.key for claim in claims}) == 200
-    assert sum(claim.answer == "accept" for claim in claims) == 100
+    assert len(claims) == len({claim.key for claim in claims}) == 80
+    assert sum(claim.answer == "accept" for claim in claims) == 40
     assert len({(claim.answer, "malignant" in claim.prompt) for claim in claims}) == 4
     assert all(decision_prompts.BOX in claim.prompt for claim in claims)  # a box that is not the slot
     assert max(len(tokenizer.encode(claim.text)) for claim in claims) < 80

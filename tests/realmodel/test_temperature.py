@@ -1,5 +1,7 @@
 """Temperature scaling of a real language model from its dump, against float64 sums over its full logits."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import smollm2
@@ -16,6 +18,8 @@ from logitbox.analysis.temperature import Range, fit, fits
 pytestmark = pytest.mark.realmodel
 
 SCALES = (1.0, 1.5, 0.6)
+ROWS = 32
+"""Taken at a time by the references: larger arrays cost page faults."""
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +37,15 @@ def scored(model, tokenizer):
 
 @pytest.fixture(scope="module")
 def mean_nll(scored):
-    """Mean nll at β from all logits, in float64, by default of all rows."""
+    """Mean nll at β from all logits, in float64, by default of all rows; several tests ask for the same."""
     logits, gold = scored
 
+    @cache
     def at(beta, rows=None):
         n = len(gold) if rows is None else rows
         total = 0.0
-        for start in range(0, n, 128):
-            end = min(start + 128, n)
+        for start in range(0, n, ROWS):
+            end = min(start + ROWS, n)
             x = logits[start:end].double() * beta
             of_gold = x.gather(1, gold[start:end, None])[:, 0]
             total += float((torch.logsumexp(x, dim=1) - of_gold).sum())
@@ -53,6 +58,15 @@ def mean_nll(scored):
 def best(mean_nll):
     """Direct optimisation over all logits."""
     return minimize_scalar(mean_nll, bounds=(0.6, 1.4), method="bounded", options={"xatol": 1e-3})
+
+
+@pytest.fixture(scope="module")
+def best_of_type(mean_nll, scored):
+    """Of the first half of the rows."""
+    half = len(scored[1]) // 2
+    return minimize_scalar(
+        lambda beta: mean_nll(beta, half), bounds=(0.6, 1.4), method="bounded", options={"xatol": 1e-3}
+    )
 
 
 @pytest.fixture(scope="module", params=SCALES)
@@ -93,15 +107,11 @@ def test_the_temperature_is_that_of_the_full_logits(case, best):
     assert found.coolest <= scale / best.x <= found.hottest
 
 
-def test_the_temperature_of_a_type(case, mean_nll):
+def test_the_temperature_of_a_type(case, best_of_type):
     scale, read, n = case
-    heat = heat_of(read.__self__.dump, "eval", "first")
-    half = n // 2
-    best = minimize_scalar(
-        lambda beta: mean_nll(beta, half), bounds=(0.6, 1.4), method="bounded", options={"xatol": 1e-3}
-    )
+    heat, best = heat_of(read.__self__.dump, "eval", "first"), best_of_type
     print(f"{heat} against T = {scale / best.x:.4f}, {best.fun:.5f} nats")
-    assert heat.tokens == half
+    assert heat.tokens == n // 2
     assert heat.temperature == pytest.approx(scale / best.x, rel=0.01)
     assert heat.nll == pytest.approx(best.fun, abs=1e-3)
     assert heat.low <= scale / best.x <= heat.high
@@ -136,10 +146,10 @@ def test_full_ece(case, scored):
     logits, gold = scored
     sums = torch.zeros(15, dtype=torch.float64)
     edges = torch.arange(16, dtype=torch.float64) / 15
-    for start in range(0, len(gold), 128):
-        p = torch.softmax(logits[start : start + 128].double() * scale, dim=1)
+    for start in range(0, len(gold), ROWS):
+        p = torch.softmax(logits[start : start + ROWS].double() * scale, dim=1)
         value = -p
-        value[torch.arange(len(p)), gold[start : start + 128]] += 1
+        value[torch.arange(len(p)), gold[start : start + ROWS]] += 1
         place = (torch.searchsorted(edges, p.flatten(), right=True) - 1).clamp(0, 14)
         sums.index_add_(0, place, value.flatten())
     truth = float(sums.abs().sum()) / len(gold)

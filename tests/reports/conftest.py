@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import logitbox as lb
 from logitbox.dumps.dump import Dump, open_dump
 from logitbox.dumps.recorder import Recorder
 
@@ -101,6 +102,12 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
                 }
                 rec.scalars(step, logged, phase="train")
     return Recorded(open_dump(path), batches)
+
+
+@pytest.fixture(scope="session")
+def reported(recorded: Recorded, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of that dump."""
+    return lb.report(recorded.dump, tmp_path_factory.mktemp("page") / "report.html")
 
 
 def _classifier(path: Path) -> None:

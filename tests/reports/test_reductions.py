@@ -220,8 +220,8 @@ def test_a_dump_of_non_finite_tokens_only(odd_dump, tmp_path, parse):
     assert "no supervised tokens with finite values" in metrics
 
 
-def test_families_are_told_apart_in_a_sentence(recorded, tmp_path, parse):
-    page = parse(lb.report(recorded.dump, tmp_path / "r.html").read_text(encoding="utf-8"))
+def test_families_are_told_apart_in_a_sentence(reported, parse):
+    page = parse(reported.read_text(encoding="utf-8"))
     metrics = " ".join(page.sections["metrics"].split())
     assert "Keys begin with the phase: val_entropy, train_entropy." in metrics
     assert "Without special tokens (bos, eos, padding)" in metrics

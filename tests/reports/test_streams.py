@@ -24,7 +24,7 @@ def made(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("streams") / "run"
     with Recorder(path, V, types=["low"], shard_rows=40) as rec:
-        for step in range(5):
+        for step in range(3):
             for phase, dataset in (("train", ""), ("eval", "a"), ("eval", "b")):
                 labels = torch.randint(0, V, (3, 9))
                 where = {"step": step, "phase": phase, "dataset": dataset}
