@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from logitbox.analysis.audit.audit import audit as audit
     from logitbox.analysis.calibration import calibration as calibration
     from logitbox.analysis.calibration import calibration_difference as calibration_difference
     from logitbox.analysis.classification import classification as classification
@@ -63,6 +64,7 @@ _HOMES = {
     "classification": "logitbox.analysis.classification:classification",
     "label_issues": "logitbox.analysis.labels:label_issues",
     "doctor": "logitbox.analysis.doctor:doctor",
+    "audit": "logitbox.analysis.audit.audit:audit",
     "report": "logitbox.reports.report:report",
     "load_example": "logitbox.data:load_example",
     "LogitboxError": "logitbox.errors:LogitboxError",

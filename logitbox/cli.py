@@ -10,7 +10,7 @@ import polars as pl
 import typer
 from typer.exceptions import Abort, TyperException
 
-from logitbox.commands import calibration, doctor, explain, metrics, report, start, tokens, upkeep
+from logitbox.commands import audit, calibration, doctor, explain, metrics, report, start, tokens, upkeep
 from logitbox.errors import LogitboxError
 from logitbox.terminal import print_error, print_json
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     epilog="Start with: logitbox demo --out demo-out",
 )
-for _group in (start, metrics, calibration, explain, doctor, tokens, report, upkeep):
+for _group in (start, metrics, calibration, explain, doctor, audit, tokens, report, upkeep):
     app.add_typer(_group.app)
 
 

@@ -25,7 +25,7 @@ def main() -> None:
     target = Path(str(logitbox.__file__)).parent / "data" / "digits"
     config = DemoConfig(record_every=160, k=8, evals=4, eval_scenes=48)
     with tempfile.TemporaryDirectory() as folder:
-        run = train(Path(folder), config, lambda step, steps, message: print(f"{step}/{steps} {message}"))
+        run = train(Path(folder), config, _tell)
         shutil.rmtree(run.dump / "locks")
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(run.dump, target)
@@ -33,6 +33,11 @@ def main() -> None:
     print(f"{target.name}: {size:,} bytes; eval loss {run.first_eval_loss:.3f} to {run.final_eval_loss:.3f}")
     if size >= LIMIT:
         raise SystemExit(f"{size} bytes are too many; the limit is {LIMIT}")
+
+
+def _tell(step: int, steps: int, message: str) -> None:
+    if message.startswith("eval"):
+        print(f"{step}/{steps} {message}")
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ def blocks(page: Path, language: str) -> list[str]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that looks as if `make demo` and a run recorded to runs/a had been there."""
+    """A folder that looks as if `make demo` and a run recorded to runs/a had been there, with our logs of real trainers."""
     shutil.copytree(lb.load_example("digits").path, tmp_path / "demo-out" / "dump")
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -27,7 +27,8 @@ class DemoConfig:
     Attributes:
         steps: optimizer steps, each of ``micro_batches`` batches of ``micro_batch`` scenes.
         learning_rate: peak of AdamW's rate, reached after ``warmup`` steps, then a cosine down to zero.
-        log_every: steps between two log lines, and the window each is averaged over.
+        log_every: steps between two log lines, and the window each is averaged over; 1, so that all tokens behind a
+            line of a recorded step are on record, and an audit can check it.
         record_every: steps between two recorded training steps.
         k: how many of the best tokens are recorded per position.
         evals: evaluation passes, spread evenly from step 0 to the last.
@@ -42,7 +43,7 @@ class DemoConfig:
     weight_decay: float = 0.05
     warmup: int = 40
     max_grad_norm: float = 1.0
-    log_every: int = 10
+    log_every: int = 1
     record_every: int = 10
     k: int = 32
     evals: int = 7

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from matplotlib.axes import Axes
 
+from logitbox.analysis.audit.audit import Audit
 from logitbox.analysis.calibration.dumped import CalibrationTable
 from logitbox.analysis.calibration.result import Calibration
 from logitbox.analysis.decisions import Decisions
@@ -18,6 +19,7 @@ from logitbox.analysis.metrics import Metrics
 from logitbox.analysis.pairs.comparison import Comparison
 from logitbox.analysis.populations import ALL
 from logitbox.errors import InputError
+from logitbox.reports.audited import audit_plot
 from logitbox.reports.bars import (
     FLIP_COLORS,
     FLIP_LABELS,
@@ -68,7 +70,8 @@ def draw(result: object, ax: Axes | None = None, **options: Any) -> Axes:
             (all types side by side) and "steps" (needs by="step"), `phase`, `token_type` (or `type`) and by-columns, as Explanation;
             Metrics: `keys`; Flips: `which` ("rates" or "masses"); TokenList: `n`; Decisions: `kind` ("evolution",
             "calibration" or "histogram") and `bins`; Explanation also `kind` ("parts", "density" with `phase`, `step` and
-            `dataset`, or "steps" with `phase` and `dataset`); Comparison: `kind` ("cells", "reversal", "density").
+            `dataset`, or "steps" with `phase` and `dataset`); Comparison: `kind` ("cells", "reversal", "density"); Audit: `key`
+            and `difference`.
 
     Raises:
         InputError: there is no figure of this.
@@ -211,3 +214,10 @@ def _decisions(
     with canvas(ax, SQUARE if kind == "calibration" else WIDE) as axes:
         (draw_calibration if kind == "calibration" else draw_histogram)(axes, data)
         return axes
+
+
+@draw.register(Audit)
+def _audit(
+    result: Audit, ax: Axes | None = None, key: str | None = None, *, difference: bool = False
+) -> Axes:
+    return audit_plot(result, key, ax, difference=difference)

@@ -13,10 +13,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from logitbox.analysis.audit.audit import Audit, audit
 from logitbox.analysis.pairs.comparison import Comparison, compare
 from logitbox.analysis.tallying import Progress, tally_dump
 from logitbox.dumps.dump import Dump
-from logitbox.errors import InputError
+from logitbox.errors import InputError, LogitboxError
 from logitbox.reports import texts
 from logitbox.reports.sections import (
     calibration,
@@ -58,7 +59,7 @@ def report(
             begins with what sets them apart.
         title: by default the name of the dump's folder.
         executor: where to sum up shards (see `tally_dump`).
-        progress: told after every shard, of two passes over them.
+        progress: told after every shard, of two passes over them, three where the trainer's log is in the dump.
         n_tokens: how many tokens of highest entropy to list, up to 200.
 
     Returns:
@@ -72,18 +73,29 @@ def report(
     if not 1 <= n_tokens <= MAX_TOKENS:
         raise InputError(f"n_tokens is {n_tokens}; allowed are 1 to {MAX_TOKENS}")
     compared = _compared(dump, against)
-    halves = (None, None) if progress is None else _halves(progress)
-    material = gather(dump, tally_dump(dump, (), executor, halves[0]), executor, halves[1])
-    _write(target, render(material, title, n_tokens, compared))
+    is_logged = dump.scalars.head(1).collect().height > 0
+    passes = [None] * 3 if progress is None else _parts(progress, 3 if is_logged else 2)
+    material = gather(dump, tally_dump(dump, (), executor, passes[0]), executor, passes[1])
+    audited = _audited(dump, executor, passes[2]) if is_logged else None
+    _write(target, render(material, title, n_tokens, compared, audited))
     return target
 
 
-def _halves(progress: Progress) -> tuple[Progress, Progress]:
-    """Two passes over all shards, told as one of twice as many."""
-    return (
-        lambda done, total: progress(done, 2 * total),
-        lambda done, total: progress(total + done, 2 * total),
-    )
+def _parts(progress: Progress, passes: int) -> list[Progress]:
+    """Several passes over all shards, told as one of so many times more."""
+
+    def part(number: int) -> Progress:
+        return lambda done, total: progress(number * total + done, passes * total)
+
+    return [part(number) for number in range(passes)]
+
+
+def _audited(dump: Dump, executor: Executor | None, progress: Progress | None) -> Audit | str:
+    """The audit of what the dump's own trainer logged, or why there is none: a report never fails for its log."""
+    try:
+        return audit(dump, dump, executor=executor, progress=progress)
+    except LogitboxError as error:
+        return str(error)
 
 
 def _compared(dump: Dump, against: Dump | Comparison | None) -> Comparison | None:
@@ -100,8 +112,9 @@ def render(
     title: str | None = None,
     n_tokens: int = 20,
     compared: Comparison | None = None,
+    audited: Audit | str | None = None,
 ) -> str:
-    """The page as text."""
+    """The page as text; `audited` is what the audit found in the trainer's log, or why there is none."""
     environment = Environment(
         loader=PackageLoader("logitbox.reports"),
         autoescape=True,
@@ -110,7 +123,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    content = _content(material, title, n_tokens)
+    content = _content(material, title, n_tokens, audited)
     content["compared"] = None if compared is None else comparison.build(compared)
     return environment.get_template("page.html").render(content)
 
@@ -120,7 +133,9 @@ def _shown(value: object) -> object:
     return texts.plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _content(material: Material, title: str | None, n_tokens: int) -> dict[str, Any]:
+def _content(
+    material: Material, title: str | None, n_tokens: int, audited: Audit | str | None
+) -> dict[str, Any]:
     matches = logged.find_matches(material)
     return {
         "head": head.build(material, title),
@@ -133,7 +148,7 @@ def _content(material: Material, title: str | None, n_tokens: int) -> dict[str, 
         "flips": flips.build(material),
         "tokens": tokens.build(material, n_tokens),
         "reduced": reductions.build(material),
-        "logged": logged.build(material, matches),
+        "logged": logged.build(material, matches, audited),
         "recording": recording.build(material),
         "version": _version(),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -143,3 +144,12 @@ class KeyVerdict:
     def is_conviction(self) -> bool:
         """Whether something is wrong for certain."""
         return self.verdict in CONVICTIONS
+
+
+def grouped(verdicts: Iterable[KeyVerdict]) -> list[list[KeyVerdict]]:
+    """Keys with one explanation (or of which the same is said) together, the worst first."""
+    groups: dict[tuple[object, ...], list[KeyVerdict]] = {}
+    for one in sorted(verdicts, key=lambda one: VERDICTS.index(one.verdict)):
+        why = one.hypothesis or one.about
+        groups.setdefault((one.verdict, why, one.ties_with, one.fix, one.tell_apart), []).append(one)
+    return list(groups.values())

@@ -15,8 +15,15 @@ Kind = Literal["convention", "bug"]
 """A *convention* is another honest way to count, a *bug* is a number that its name does not cover."""
 
 Weight = Literal["equal", "rows", "positions", "tokens"]
-Denominator = Literal["tokens", "positions", "predicted", "samples", "rows"]
-Factor = Literal["one", "accumulation", "1/accumulation", "world", "1/world"]
+Denominator = Literal[
+    "tokens", "positions", "predicted", "samples", "rows", "tokens+first_labels", "bytes", "weight"
+]
+"""`tokens+first_labels`: tokens, and rows whose first label counts though nothing predicts it (`n` of ".first_label").
+`bytes`, `weight`: Σ of the value of that name over the population."""
+
+Factor = Literal["one", "accumulation", "1/accumulation", "accumulation_after_first", "world", "1/world"]
+"""`accumulation_after_first`: every line but the first of the run is multiplied by the accumulation."""
+
 Keep = Literal["all", "rank_0", "last_micro", "last_step", "last_micro_of_last_step"]
 
 
@@ -110,6 +117,7 @@ class Hypothesis:
         population, value, reduction, transform: what takes the place of the key's own; "" leaves it. `{population}` and
             `{value}` stand for the key's own, as in "{population}.shifted".
         terms: (value, population) each, in the place of the key's own, where the sum of several token means is logged.
+            `{group}` and `{rest}` stand for an ordered group and the tokens outside it; one hypothesis for each such group.
         parameter: fitted, if any.
         transforms: the key's own transforms it applies to; empty for any.
         needs: what must have been recorded, in words of the Recorder's arguments: "scope='all'", "probes=True", ….

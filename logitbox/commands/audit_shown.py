@@ -1,0 +1,161 @@
+"""An audit on the terminal: what was read, a verdict per key, broken inequalities, oddities, and what was left out."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from logitbox.analysis.audit.result import KeyVerdict, Notice, Verdict, Violation, grouped
+from logitbox.terminal import printable, stdout_console
+
+if TYPE_CHECKING:
+    from logitbox.analysis.audit.audit import Audit
+    from logitbox.analysis.logs.frame import Logged
+
+_STYLES: dict[Verdict, str] = {
+    "impossible": "bold red",
+    "bug": "bold red",
+    "unexplained": "yellow",
+    "other convention": "yellow",
+    "cannot tell": "cyan",
+    "agrees": "green",
+}
+_WIDEST = 100
+_MOST = 6
+"""Names that are listed before the rest is only counted."""
+
+
+def print_audit(found: Audit, dump: Path | None = None) -> None:
+    """All of it, the worst first."""
+    console = stdout_console()
+    several = len(found.logged.runs) > 1
+    _print_head(console, found.logged, dump)
+    for violation in found.violations:
+        _print_violation(console, violation, several=several)
+    for alike in grouped(found.keys):
+        _print_verdicts(console, alike)
+    for notice in found.notices:
+        _print_notice(console, notice, several=several)
+    _print_left_out(console, found.left_out)
+    console.print()
+    _print(console, str(found), "bold")
+
+
+def _print_head(console: Console, logged: Logged, dump: Path | None) -> None:
+    frame = logged.frame
+    steps = frame["step"].drop_nulls()
+    where = f", steps {steps.min():,} to {steps.max():,}" if len(steps) else ", no steps told"
+    rows, runs = frame.select("run", "row").n_unique(), len(logged.runs)
+    by = f", by {logged.framework}" if logged.framework else ""
+    what = f": {logged.format}{by}" if logged.format not in ("", logged.source) else by
+    _print(console, f"{logged.source}{what}; {_count(runs, 'run')}, {_count(rows, 'line')}{where}", "dim")
+    against = f"against the dump {dump}" if dump else "without a dump: only what the keys imply of each other"
+    _print(console, against, "dim")
+    for note in logged.notes:
+        _print(console, f"note: {note}", "dim")
+    console.print()
+
+
+def _print_verdicts(console: Console, alike: Sequence[KeyVerdict]) -> None:
+    """A line per key, then what is said of all, or of the first where figures differ."""
+    first = alike[0]
+    width = max(len(printable(one.label)) for one in alike)
+    for one in alike:
+        line = Text(f"{printable(one.label):{width}}  ", style="bold")
+        line.append(one.verdict, style=_STYLES[one.verdict])
+        if one.hypothesis not in (None, "definition"):
+            line.append(f"  {printable(one.hypothesis)}")
+        _print_line(console, line)
+        if one.verdict != "agrees" and one.n_lines:
+            _print(console, f"  {_where(one)}", "dim")
+    if first.verdict == "impossible" and not first.n_lines:
+        return  # the broken inequality stands above
+    of = f"{first.label}: " if any(one.about != first.about for one in alike) else ""
+    _print(console, f"  {of}{first.about}")
+    if unnamed := [name for name in first.ties_with if name not in first.about]:
+        _print(console, f"  Fits as well: {_listed(unnamed)}", hang=4)
+    if first.fix:
+        _print(console, f"  Do: {first.fix}", hang=6)
+    if first.tell_apart:
+        _print(console, f"  To tell them apart: {first.tell_apart}", hang=4)
+
+
+def _where(verdict: KeyVerdict) -> str:
+    """The line that is told, with its numbers."""
+    moment = "" if verdict.step is None else f"step {verdict.step:,}: "
+    told = f"{moment}logged {_number(verdict.logged)}, by its name {_number(verdict.reference)}"
+    if verdict.hypothesis is None or verdict.max_error is None:
+        return told
+    return f"{told}; explained to {verdict.max_error:.2g} (tolerance {_number(verdict.tolerance, 2)})"
+
+
+def _print_violation(console: Console, found: Violation, *, several: bool) -> None:
+    line = Text("impossible", style=_STYLES["impossible"])
+    line.append(
+        f" {_moment(found.run, found.step, several=several)}{printable(', '.join(found.keys))}", style="bold"
+    )
+    line.append(f"  {printable(found.inequality)}", style="dim")
+    _print_line(console, line)
+    count = f"; {_count(found.count, 'line')} of the run, this is the worst" if found.count > 1 else ""
+    sides = f"{_number(found.lhs)} on the left, {_number(found.rhs)} on the right"
+    _print(console, f"  {found.formula} is broken: {sides}{count}")
+    _print(console, f"  {found.about}")
+    if found.repair:
+        _print(console, f"  Do: {found.repair}", hang=6)
+
+
+def _print_notice(console: Console, found: Notice, *, several: bool) -> None:
+    count = f" ({_count(found.count, 'line')})" if found.count > 1 else ""
+    line = Text("notice", style="yellow")
+    line.append(
+        f" {_moment(found.run, found.step, several=several)}{printable(', '.join(found.keys))}", style="bold"
+    )
+    line.append(f"  {printable(found.check)}{count}", style="dim")
+    _print_line(console, line)
+    _print(console, f"  {found.about}")
+
+
+def _moment(run: int, step: int | None, *, several: bool) -> str:
+    parts = [f"run {run + 1}"] * several + ([] if step is None else [f"step {step:,}"])
+    return f"{', '.join(parts)}: " if parts else ""
+
+
+def _print_left_out(console: Console, left_out: Mapping[str, str]) -> None:
+    """Keys that were not audited, each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for key, reason in left_out.items():
+        reasons.setdefault(reason, []).append(key)
+    for reason, keys in sorted(reasons.items(), key=lambda item: -len(item[1])):
+        _print(console, f"not audited ({len(keys)}), {reason}: {_listed(keys)}", "dim")
+
+
+def _listed(names: Iterable[str]) -> str:
+    every = list(names)
+    more = f" and {len(every) - _MOST} more" if len(every) > _MOST else ""
+    return ", ".join(every[:_MOST]) + more
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
+
+
+def _number(value: float | None, digits: int = 6) -> str:
+    return "unknown" if value is None else f"{value:.{digits}g}"
+
+
+def _print_line(console: Console, line: Text) -> None:
+    console.print(line, width=min(console.width, _WIDEST))
+
+
+def _print(console: Console, text: str, style: str = "", hang: int = 2) -> None:
+    width = min(console.width, _WIDEST)
+    lines = textwrap.wrap(
+        printable(text), width, subsequent_indent=" " * hang, break_long_words=False, break_on_hyphens=False
+    )
+    for line in lines or [""]:
+        console.print(Text(line, style=style), soft_wrap=True)
