@@ -35,6 +35,9 @@ def print_audit(found: Audit, dump: Path | None = None) -> None:
     console = stdout_console()
     several = len(found.logged.runs) > 1
     _print_head(console, found.logged, dump)
+    for alignment in dict.fromkeys(one.alignment for one in found.keys if one.alignment):
+        _print(console, f"steps: {alignment}", "dim")
+    console.print()
     for violation in found.violations:
         _print_violation(console, violation, several=several)
     for alike in grouped(found.keys):
@@ -58,7 +61,6 @@ def _print_head(console: Console, logged: Logged, dump: Path | None) -> None:
     _print(console, against, "dim")
     for note in logged.notes:
         _print(console, f"note: {note}", "dim")
-    console.print()
 
 
 def _print_verdicts(console: Console, alike: Sequence[KeyVerdict]) -> None:

@@ -34,7 +34,7 @@ KEY = {
     "about",
     "fix",
     "tell_apart",
-    "closest",
+    "alignment", "closest",
 }
 
 MICRO = KeyVerdict(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import log1p
 
 import numpy as np
 import polars as pl
@@ -81,16 +82,20 @@ class Against:
         scores = [self._score(meanings, micros, option) for option in options]
         return options[max(range(len(options)), key=lambda i: (scores[i], -i))]
 
-    def _score(self, meanings: Sequence[Meaning], micros: Micros, alignment: Alignment) -> tuple[int, int]:
-        """(keys explained, lines covered)."""
+    def _score(
+        self, meanings: Sequence[Meaning], micros: Micros, alignment: Alignment
+    ) -> tuple[int, int, float]:
+        """(keys explained, lines covered, −Σ ln(1 + misfit) of what comes closest)."""
         explained = covered = 0
+        nearness = 0.0
         for meaning in meanings:
             lines, at, values, _ = self._lines(meaning, micros, alignment)
             if len(at):
                 found = search(meaning, lines, at, values, simple=True)
                 explained += bool(found.agrees or found.fitting)
                 covered += len(at)
-        return explained, covered
+                nearness -= min((log1p(one.misfit) for one in found.best), default=0.0)
+        return explained, covered, nearness
 
     def _verdict(self, meaning: Meaning, micros: Micros, alignment: Alignment) -> KeyVerdict:
         lines, at, values, skipped = self._lines(meaning, micros, alignment)

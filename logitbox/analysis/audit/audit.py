@@ -43,6 +43,7 @@ _COLUMNS = (
     ("about", pl.String),
     ("fix", pl.String),
     ("tell_apart", pl.String),
+    ("alignment", pl.String),
 )
 
 

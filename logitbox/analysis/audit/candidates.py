@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 
+import numpy as np
 import polars as pl
 
 from logitbox.analysis.audit.evidence import Setup
@@ -63,12 +64,14 @@ def singles(meaning: Meaning, hypotheses: Sequence[Hypothesis], lines: Lines) ->
                 yield made
 
 
-def pairs(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+def pairs(candidates: Sequence[Candidate], lines: Lines) -> Iterator[Candidate]:
     """Two entries at once, where they change different parts; `candidates` are singles."""
     for one, other in combinations([c for c in candidates if c.entries[0].combines], 2):
         first, second = one.entries[0], other.entries[0]
         if _changed(first).isdisjoint(_changed(second)):
-            yield replace(_with(one, second), entries=(first, second))
+            both = replace(_with(one, second), entries=(first, second))
+            if not both.reduction.empty_is_zero or _has_empty(both, lines):
+                yield both
 
 
 def could_differ(candidate: Candidate, lines: Lines) -> bool:
@@ -76,7 +79,7 @@ def could_differ(candidate: Candidate, lines: Lines) -> bool:
 
     Without it the candidate says the same as the definition whatever the data, and is no hypothesis.
     """
-    if candidate.reduction.empty_is_zero and not _has_empty(lines):
+    if candidate.reduction.empty_is_zero and not _has_empty(candidate, lines):
         return False
     if candidate.reduction.window == "line+1" and lines.windows["line+1"] is lines.windows["line"]:
         return False
@@ -97,9 +100,23 @@ def _has_several(name: str, within: tuple[str, ...]) -> Callable[[Lines], bool]:
     return check
 
 
-def _has_empty(lines: Lines) -> bool:
-    """Whether some line is about a micro-batch without any label."""
-    return bool((lines.micros.batches["n_supervised"][lines.windows["line"].micro] == 0).any())
+def _has_empty(candidate: Candidate, lines: Lines) -> bool:
+    """Whether some line is about a micro-batch without any token that the candidate counts."""
+    counts = [lines.micros.column(population, "n") for _, population in candidate.terms]
+    known = [count for count in counts if count is not None]
+    return not known or bool((np.sum(known, axis=0)[lines.windows["line"].micro] == 0).any())
+
+
+def is_plain(candidate: Candidate, lines: Lines) -> bool:
+    """Whether it weights micro-batches by their padded size, and that never differs within a line.
+
+    It is then a plain mean under another name, and padding does no harm.
+    """
+    if "positions" not in {level.weight for level in candidate.reduction.levels}:
+        return False
+    windows, sizes = lines.windows[candidate.reduction.window], lines.micros.batches["positions"]
+    frame = pl.DataFrame({"line": windows.line, "size": sizes[windows.micro]})
+    return frame.group_by("line").agg(pl.col("size").n_unique())["size"].max() == 1
 
 
 _CONDITIONS: Mapping[str, Callable[[Lines], bool]] = {

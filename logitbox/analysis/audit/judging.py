@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from logitbox.analysis.audit.candidates import Candidate, definition_of, pairs, singles
+from logitbox.analysis.audit.candidates import Candidate, definition_of, is_plain, pairs, singles
 from logitbox.analysis.audit.fitting import Tried, Values, chance, try_candidate
 from logitbox.analysis.audit.hypotheses.registry import HYPOTHESES, REDUCTIONS
 from logitbox.analysis.audit.names import Meaning
@@ -41,6 +41,7 @@ class Found:
         best: all that were tried, the best first.
         n_tried: how many.
         collapsed: averages that equal the definition's to the last digit, though tokens are spread over several groups.
+        plain: ids of fitting candidates that are plain means under another name (see `candidates.is_plain`).
     """
 
     definition: Tried | None
@@ -48,6 +49,7 @@ class Found:
     best: tuple[Tried, ...]
     n_tried: int
     collapsed: tuple[Tried, ...]
+    plain: frozenset[str]
 
     @property
     def agrees(self) -> bool:
@@ -72,7 +74,7 @@ def search(
     done: list[Tried] = []
     n_tried = 0
     fits = definition is not None and definition.fits
-    for stage in islice(_stages(single), 1 if simple or fits else None):
+    for stage in islice(_stages(single, lines), 1 if simple or fits else None):
         worth, count = _worth(stage, lines, at, values)
         tried = [found for one in worth if (found := try_candidate(one, lines, at, values)) is not None]
         done += tried
@@ -87,12 +89,13 @@ def search(
         tuple(sorted(known, key=lambda one: one.misfit)),
         n_tried + (definition is not None),
         tuple(one for one in fitting if definition and _is_collapsed(one, definition)),
+        frozenset(one.candidate.id for one in fitting if is_plain(one.candidate, lines)),
     )
 
 
-def _stages(single: Sequence[Candidate]) -> Iterator[list[Candidate]]:
+def _stages(single: Sequence[Candidate], lines: Lines) -> Iterator[list[Candidate]]:
     """Candidates, the simplest first. Where the definition fits only the first of them can tie with it."""
-    for candidates in (lambda: single, lambda: list(pairs(single))):
+    for candidates in (lambda: single, lambda: list(pairs(single, lines))):
         made = candidates()
         for has_parameter in (False, True):
             yield [one for one in made if (one.parameter is not None) == has_parameter]
@@ -148,7 +151,8 @@ def judge(
     """
     definition = found.definition
     chances = {one.candidate.id: chance(one, definition, values, found.n_tried) for one in found.fitting}
-    likely = [one for one in found.fitting if chances[one.candidate.id] <= MOST_CHANCE]
+    distinct = [one for one in found.fitting if one.candidate.id not in found.plain] or found.fitting
+    likely = [one for one in distinct if chances[one.candidate.id] <= MOST_CHANCE]
     told: Tried | None = None
     if found.agrees:
         verdict = "cannot tell" if found.collapsed else "agrees"
@@ -157,7 +161,7 @@ def judge(
         verdict = "cannot tell"
     elif not found.fitting:
         verdict = "unexplained"
-    elif not likely or not _are_one(found.fitting):
+    elif not likely or not _are_one(distinct):
         verdict = "cannot tell"
     else:
         told = likely[0]
@@ -179,9 +183,10 @@ def judge(
         n_lines=len(values.step),
         n_skipped=n_skipped,
         closest=tuple(_fit(one, chances.get(one.candidate.id, 1.0)) for one in found.best[:_TOLD]),
+        alignment=alignment,
         lines=_lines_of(values, definition, told),
     )
-    return tell(made, found.definition, told, found, alignment)
+    return tell(made, told, found)
 
 
 def _are_one(fitting: Sequence[Tried]) -> bool:

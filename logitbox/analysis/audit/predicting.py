@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,11 @@ class Lines:
         """Number of lines."""
         return len(self.windows["line"].covered)
 
+    @cached_property
+    def accumulation(self) -> int:
+        """Micro-batches of one rank in a step: as it was noted, else as most steps have."""
+        return self.setup.accumulation or _usual_accumulation(self.micros)
+
     def condition(self, holds: Callable[[Lines], bool]) -> bool:
         """Whether something holds of these lines; looked at once."""
         if holds not in self._conditions:
@@ -63,7 +69,8 @@ class Lines:
         key = numbers.tobytes()
         if key not in self._parts:
             windows = {name: one.only(numbers) for name, one in self.windows.items()}
-            self._parts[key] = Lines(self.micros, windows, self.setup, self.is_train)
+            setup = replace(self.setup, accumulation=self.accumulation)
+            self._parts[key] = Lines(self.micros, windows, setup, self.is_train)
         return self._parts[key]
 
     def plan(self, reduction: Reduction) -> Plan:
@@ -153,27 +160,16 @@ def _counts(micros: Micros, population: str, reduction: Reduction) -> Float | No
 
 def _factor(lines: Lines, reduction: Reduction) -> Float:
     """What every line is multiplied by, [lines]."""
-    world, count = (
-        float(lines.setup.world),
-        float(lines.setup.accumulation or usual_accumulation(lines.micros)),
-    )
-    factor = np.full(
-        lines.count,
-        {
-            "one": 1.0,
-            "accumulation": count,
-            "accumulation_after_first": count,
-            "1/accumulation": 1 / count,
-            "world": world,
-            "1/world": 1 / world,
-        }[reduction.factor],
-    )
-    if reduction.factor == "accumulation_after_first":
-        factor[:1] = 1.0
-    return factor
+    factor = np.ones(lines.count)
+    name = reduction.factor
+    if name in ("world", "1/world"):
+        factor *= lines.setup.world
+    elif name != "one":
+        factor[1 if name == "accumulation_after_first" else 0 :] *= lines.accumulation
+    return 1 / factor if name.startswith("1/") else factor
 
 
-def usual_accumulation(micros: Micros) -> int:
+def _usual_accumulation(micros: Micros) -> int:
     """Micro-batches of one rank in most steps."""
     moments = np.stack([micros.where[name] for name in ("pass", "step", "rank")])
     _, counts = np.unique(moments, axis=1, return_counts=True)

@@ -114,6 +114,7 @@ class KeyVerdict:
         fix: what to do; "" if nothing.
         tell_apart: what to record to tell the ties apart; "" if there are none.
         closest: the three best fits, whether they fit or not.
+        alignment: how logged and recorded steps are counted against each other; "" where a step is the same in both.
         lines: `step`, `logged`, `precision`, `tolerance`, `reference`, `explained` (by the hypothesis told), for figures.
     """
 
@@ -133,6 +134,7 @@ class KeyVerdict:
     fix: str = ""
     tell_apart: str = ""
     closest: tuple[Fit, ...] = ()
+    alignment: str = ""
     lines: pl.DataFrame = field(default_factory=pl.DataFrame)
 
     @property

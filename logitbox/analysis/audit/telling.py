@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,19 +17,15 @@ if TYPE_CHECKING:
 _MOST_NAMES = 6
 
 
-def tell(
-    verdict: KeyVerdict, definition: Tried | None, told: Tried | None, found: Found, alignment: str
-) -> KeyVerdict:
+def tell(verdict: KeyVerdict, told: Tried | None, found: Found) -> KeyVerdict:
     """The same verdict with `about`, `fix` and `tell_apart` in words.
 
     Args:
         verdict: as judged.
-        definition: the name's own, if the recording gives it.
         told: the candidate that explains the key, if one does.
         found: everything that was tried.
-        alignment: how steps are counted; "" where it goes without saying.
     """
-    entries = told.candidate.entries if told else ()
+    definition = found.definition
     about = {
         "agrees": lambda: _agrees(verdict),
         "other convention": lambda: _explained(verdict, told, definition),
@@ -37,17 +33,18 @@ def tell(
         "unexplained": lambda: _unexplained(verdict, definition),
         "cannot tell": lambda: _cannot_tell(verdict, found),
     }[verdict.verdict]()
+    entries = told.candidate.entries if told else ()
     return replace(
         verdict,
-        about=about + (f" ({alignment})" if alignment and verdict.n_lines else ""),
-        fix=" ".join(entry.fix for entry in entries if entry.fix),
+        about=about,
+        fix=_sentences(entry.fix for entry in entries),
         tell_apart=_tell_apart(verdict, found),
     )
 
 
-def nothing_compared(verdict: KeyVerdict, why: str) -> KeyVerdict:
-    """A verdict on a key of which no line could be compared."""
-    return replace(verdict, about=why)
+def _sentences(texts: Iterable[str]) -> str:
+    """Several texts, each a sentence of its own, each once."""
+    return ". ".join(dict.fromkeys(text[:1].upper() + text[1:] for text in texts if text))
 
 
 def _agrees(verdict: KeyVerdict) -> str:
@@ -58,7 +55,7 @@ def _agrees(verdict: KeyVerdict) -> str:
 def _explained(verdict: KeyVerdict, told: Tried | None, definition: Tried | None) -> str:
     if told is None:
         return ""
-    misleads = " ".join(entry.misleads for entry in told.candidate.entries if entry.misleads)
+    misleads = _sentences(entry.misleads for entry in told.candidate.entries)
     fitted = ""
     if told.parameter is not None and told.candidate.parameter is not None:
         low, high = told.parameter
