@@ -39,6 +39,7 @@ KEYS = {
     "desc_nll": ("nll", "desc"),
     "format_nll": ("nll", "format"),
     "text_nll": ("nll", "text"),
+    "coord_nll": ("nll", "coord"),
     "coord_softce_w1/gate": ("coord.gate", "coord"),
     "coord_softce_w1/w1": ("coord.w1", "coord"),
     "coord_softce_w1/soft_ce": ("coord.soft_ce", "coord"),

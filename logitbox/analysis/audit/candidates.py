@@ -83,6 +83,8 @@ def could_differ(candidate: Candidate, lines: Lines) -> bool:
         return False
     if candidate.reduction.window == "line+1" and lines.windows["line+1"] is lines.windows["line"]:
         return False
+    if candidate.reduction.factor == "accumulation_after_first" and lines.count < 2:
+        return False
     named = (name for entry in candidate.entries for name in entry.applies)
     return all(lines.condition(_CONDITIONS[name]) for name in named if name in _CONDITIONS)
 

@@ -114,8 +114,9 @@ def _worth(
     few = Values(*(getattr(values, one.name)[some] for one in fields(values)))
     lines_of_few = lines.only(at[some])
     rough = [found for one in stage if (found := try_candidate(one, lines_of_few, at[some], few)) is not None]
-    rough.sort(key=lambda one: one.misfit)
-    return [one.candidate for i, one in enumerate(rough) if one.fits or i < _TOLD], len(rough)
+    near = sorted(rough, key=lambda one: one.misfit)[:_TOLD]
+    # In the stage's own order: of several that fit, the registry's first is told.
+    return [one.candidate for one in rough if one.fits or one in near], len(rough)
 
 
 def _is_collapsed(tried: Tried, definition: Tried) -> bool:
