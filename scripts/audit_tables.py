@@ -18,7 +18,6 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import logitbox as lb
 from logitbox import cli
 from logitbox.analysis.audit.hypotheses.entries import Hypothesis
 from logitbox.analysis.audit.hypotheses.registry import HYPOTHESES
@@ -26,6 +25,7 @@ from logitbox.analysis.audit.inequalities.registry import INEQUALITIES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "audit.md"
+DIGITS, TRAINERS = "logitbox/data/digits", "tests/realmodel/trainers"
 BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```)", re.MULTILINE | re.DOTALL)
 
 
@@ -72,14 +72,14 @@ def _cell(text: str) -> str:
 
 
 def workplace(folder: Path) -> None:
-    """Makes a folder look like a checkout in which `make demo` was run."""
-    shutil.copytree(lb.load_example("digits").path, folder / "demo-out" / "dump")
-    shutil.copytree(ROOT / "tests" / "realmodel" / "trainers", folder / "tests" / "realmodel" / "trainers")
+    """Makes a folder look like a clone, as far as commands read it."""
+    for part in (DIGITS, TRAINERS):
+        shutil.copytree(ROOT / part, folder / part)
 
 
 def with_outputs(page: str) -> str:
     """The page with what its commands print, run anew."""
-    before = Path.cwd()
+    before, columns = Path.cwd(), os.environ.pop("COLUMNS", None)
     with tempfile.TemporaryDirectory() as folder:
         workplace(Path(folder))
         os.chdir(folder)
@@ -89,6 +89,8 @@ def with_outputs(page: str) -> str:
             )
         finally:
             os.chdir(before)
+            if columns is not None:
+                os.environ["COLUMNS"] = columns
 
 
 def _part(part: str) -> str:

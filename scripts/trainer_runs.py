@@ -29,9 +29,10 @@ class Run:
     Attributes:
         trainer: "transformers" or "trl".
         world: processes (gloo).
-        epochs, logging_steps: of the run; it is evaluated every five steps.
+        epochs, logging_steps: of the run; it is evaluated every five steps unless the options say otherwise.
         n_train, n_eval: samples; two a batch and rank.
         prompts: their tokens are labels, too, from the very first; recorded with probes, which tell that one.
+        flags_repeats: flag the evaluation's samples that the sampler repeated.
         options: more arguments of the trainer.
         version: of transformers, where it is not the one installed here.
     """
@@ -43,6 +44,7 @@ class Run:
     n_train: int = 25
     n_eval: int = 11
     prompts: bool = False
+    flags_repeats: bool = False
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     version: str = ""
 
@@ -57,7 +59,15 @@ RUNS = {
     ),
     "trl": Run("trl", epochs=4),
     "trl-two-ranks": Run("trl", world=2, epochs=5, n_train=26, n_eval=12),
-    "trl-two-ranks-cut": Run("trl", world=2, epochs=3, logging_steps=1, n_eval=9),
+    "trl-two-ranks-cut": Run(
+        "trl",
+        world=2,
+        epochs=3,
+        logging_steps=1,
+        n_eval=9,
+        flags_repeats=True,
+        options={"eval_steps": 2},
+    ),
     "transformers-4.45.2": Run(epochs=7, version="4.45.2"),
     "transformers-4.46.3-two-ranks": Run(
         world=2,
@@ -97,26 +107,35 @@ def run(name: str, folder: Path) -> None:
         lse_beta="never",
         session="0001-trainer",
     ) as recorder:
-        attach(trainer, recorder)
+        attach(trainer, recorder, plan.n_eval if plan.flags_repeats else None)
         trainer.train()
     if trainer.is_world_process_zero():
         trainer.state.save_to_json(str(folder / "trainer_state.json"))
 
 
-def attach(trainer: Trainer, recorder: Recorder) -> None:
+def attach(trainer: Trainer, recorder: Recorder, n_eval: int | None = None) -> None:
     """Record every forward pass of the trainer's model that is given labels.
+
+    With the number of its samples, those that the sampler repeats in an evaluation are flagged. (In training they are
+    learnt from like any other.)
 
     The logits are made from the last hidden state, in the arithmetic of the forward pass: TRL's model computes the
     loss in pieces and returns none, and trains in bfloat16 unless told otherwise.
     """
     hidden: list[torch.Tensor] = []
+    seen = 0
 
     def keep(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
         hidden[:] = [output.last_hidden_state]
 
     def record(module: Any, _inputs: Any, inputs: dict[str, Any], _output: Any) -> None:
+        nonlocal seen
         if inputs.get("labels") is None:
             return
+        seen = 0 if module.training else seen + 1
+        flags = None
+        if n_eval is not None and not module.training:
+            flags = {"duplicate": repeats(trainer, inputs["labels"], seen - 1, n_eval)}
         with torch.no_grad(), trainer.accelerator.autocast():
             logits = module.lm_head(hidden.pop())
         recorder.record(
@@ -124,13 +143,22 @@ def attach(trainer: Trainer, recorder: Recorder) -> None:
             inputs["labels"],
             step=trainer.state.global_step,
             phase="train" if module.training else "eval",
+            epoch=trainer.state.epoch if module.training else None,
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
+            flags=flags,
         )
 
     model: Any = trainer.model
     model.model.register_forward_hook(keep)
     model.register_forward_hook(record, with_kwargs=True)
+
+
+def repeats(trainer: Trainer, labels: torch.Tensor, batch: int, n_eval: int) -> torch.Tensor:
+    """Tokens of samples beyond the last, bool [B, T]: ranks take turns at batches, and the sampler fills the last ones."""
+    place = (batch * trainer.accelerator.num_processes + trainer.accelerator.process_index) * labels.shape[0]
+    row = place + torch.arange(labels.shape[0])
+    return (row >= n_eval)[:, None].expand(labels.shape)
 
 
 def _arguments(plan: Run, folder: Path) -> dict[str, Any]:

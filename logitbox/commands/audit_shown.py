@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from logitbox.analysis.audit.alike import tie_told
 from logitbox.analysis.audit.result import KeyVerdict, Notice, Verdict, Violation, grouped
+from logitbox.analysis.audit.windows import EVAL, TRAIN
 from logitbox.terminal import printable, stdout_console
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ _STYLES: dict[Verdict, str] = {
     "cannot tell": "cyan",
     "agrees": "green",
 }
-_WIDEST = 100
+_WIDEST, _NARROWEST = 100, 20
 _MOST = 6
 """Names that are listed before the rest is only counted."""
 
@@ -35,13 +38,12 @@ def print_audit(found: Audit, dump: Path | None = None) -> None:
     console = stdout_console()
     several = len(found.logged.runs) > 1
     _print_head(console, found.logged, dump)
-    for alignment in dict.fromkeys(one.alignment for one in found.keys if one.alignment):
-        _print(console, f"steps: {alignment}", "dim")
     console.print()
     for violation in found.violations:
         _print_violation(console, violation, several=several)
     for alike in grouped(found.keys):
         _print_verdicts(console, alike)
+    _print_alignments(console, found)
     for notice in found.notices:
         _print_notice(console, notice, several=several)
     _print_left_out(console, found.left_out)
@@ -80,7 +82,7 @@ def _print_verdicts(console: Console, alike: Sequence[KeyVerdict]) -> None:
     of = f"{first.label}: " if any(one.about != first.about for one in alike) else ""
     _print(console, f"  {of}{first.about}")
     if unnamed := [name for name in first.ties_with if name not in first.about]:
-        _print(console, f"  Fits as well: {_listed(unnamed)}", hang=4)
+        _print(console, f"  Fits as well: {_listed(map(tie_told, unnamed))}", hang=4)
     if first.fix:
         _print(console, f"  Do: {first.fix}", hang=6)
     if first.tell_apart:
@@ -90,10 +92,34 @@ def _print_verdicts(console: Console, alike: Sequence[KeyVerdict]) -> None:
 def _where(verdict: KeyVerdict) -> str:
     """The line that is told, with its numbers."""
     moment = "" if verdict.step is None else f"step {verdict.step:,}: "
-    told = f"{moment}logged {_number(verdict.logged)}, by its name {_number(verdict.reference)}"
+    told = f"{moment}logged {_number(verdict.logged)}, its name promises {_number(verdict.reference)}"
     if verdict.hypothesis is None or verdict.max_error is None:
         return told
     return f"{told}; explained to {verdict.max_error:.2g} (tolerance {_number(verdict.tolerance, 2)})"
+
+
+def _print_alignments(console: Console, found: Audit) -> None:
+    """How steps are counted, where they are not the same in both: of each way one line as an example."""
+    examples = {one.alignment: one for one in reversed(found.keys) if one.alignment and one.step is not None}
+    for told, one in examples.items():
+        _print(console, f"steps: {_example(one, found.logged) or told}", "dim")
+
+
+def _example(verdict: KeyVerdict, logged: Logged) -> str:
+    """Which recorded steps the line is about that is told; "" where that is not known."""
+    shift = {way.about: way.shift for way in (*TRAIN, *EVAL)}.get(verdict.alignment)
+    step = verdict.step
+    if shift is None or step is None:
+        return ""
+    if verdict.alignment in {way.about for way in EVAL}:
+        return f"the evaluation logged at step {step:,} is the one recorded at step {step + shift:,}"
+    here = logged.frame.filter(run=verdict.run, key=verdict.key)["step"].drop_nulls()
+    first = max((one + 1 + shift for one in here if one < step), default=None)
+    last = step + shift
+    about = f"steps up to {last:,}" if first is None else f"steps {first:,} to {last:,}"
+    if last in (0, first):
+        about = f"step {last:,}"
+    return f"recorded ones count from 0: the line at step {step:,} is about recorded {about}"
 
 
 def _print_violation(console: Console, found: Violation, *, several: bool) -> None:
@@ -150,14 +176,24 @@ def _number(value: float | None, digits: int = 6) -> str:
     return "unknown" if value is None else f"{value:.{digits}g}"
 
 
+def _width(console: Console) -> int:
+    """Columns to fill: never too wide to read, and what COLUMNS says also where the output is no terminal."""
+    asked = os.environ.get("COLUMNS", "")
+    room = int(asked) if asked.isdecimal() else console.width
+    return max(_NARROWEST, min(room, console.width, _WIDEST))
+
+
 def _print_line(console: Console, line: Text) -> None:
-    console.print(line, width=min(console.width, _WIDEST))
+    console.print(line, width=_width(console))
 
 
 def _print(console: Console, text: str, style: str = "", hang: int = 2) -> None:
-    width = min(console.width, _WIDEST)
     lines = textwrap.wrap(
-        printable(text), width, subsequent_indent=" " * hang, break_long_words=False, break_on_hyphens=False
+        printable(text),
+        _width(console),
+        subsequent_indent=" " * hang,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
     for line in lines or [""]:
         console.print(Text(line, style=style), soft_wrap=True)

@@ -20,7 +20,7 @@ def doctor(
         Path,
         typer.Argument(
             metavar="DUMP_OR_LOG",
-            help="Folder that a Recorder wrote, or a log: JSON, JSON lines, CSV, console text, notebook, TensorBoard.",
+            help="Folder that a Recorder wrote, or a log: JSON, JSON lines, CSV, console text, notebook, TensorBoard (file or folder).",
         ),
     ],
     profile: Annotated[
@@ -45,9 +45,10 @@ def doctor(
 ) -> int:
     """Is this training run healthy? Checks by rules that are data: pass, warn, fail, and what to do."""
     from logitbox.analysis.doctor import doctor as examine
+    from logitbox.analysis.logs.reading import is_log
     from logitbox.commands.diagnosed import document, print_diagnosis
 
-    source = open_at(path, skip_damaged=skip_damaged) if path.is_dir() else path
+    source = path if is_log(path) else open_at(path, skip_damaged=skip_damaged)
     with progress_bar("tallying") as progress:
         found = examine(
             source,

@@ -218,6 +218,6 @@ def _decisions(
 
 @draw.register(Audit)
 def _audit(
-    result: Audit, ax: Axes | None = None, key: str | None = None, *, difference: bool = False
+    result: Audit, ax: Axes | None = None, key: str | None = None, *, difference: bool | None = None
 ) -> Axes:
     return audit_plot(result, key, ax, difference=difference)

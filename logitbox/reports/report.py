@@ -138,7 +138,7 @@ def _content(
 ) -> dict[str, Any]:
     matches = logged.find_matches(material)
     return {
-        "head": head.build(material, title),
+        "head": head.build(material, title, audited),
         "streams": material.streams,
         "groups": groups_of([m for m in material.metrics if not is_monitor(m)], material.streams),
         "curves": curves.build(material, matches),

@@ -9,12 +9,14 @@ from dataclasses import replace
 
 import polars as pl
 import pytest
+import torch
 
 import logitbox as lb
 from logitbox import cli
 from logitbox.analysis.audit import audit as engine
 from logitbox.analysis.audit.audit import Audit
 from logitbox.analysis.audit.result import Fit, KeyVerdict, Notice, Violation
+from logitbox.analysis.audit.windows import EVAL, TRAIN
 from logitbox.analysis.logs.frame import SCHEMA, Logged
 
 DOCUMENT = {"logged", "dump", "ok", "source", "format", "framework", "runs", "notes"}
@@ -34,7 +36,8 @@ KEY = {
     "about",
     "fix",
     "tell_apart",
-    "alignment", "closest",
+    "alignment",
+    "closest",
 }
 
 MICRO = KeyVerdict(
@@ -119,7 +122,7 @@ def test_a_verdict_is_told_with_its_numbers_and_what_to_do(given, capsys):
     assert status == 0
     assert "token_acc  other convention  micro-mean\n  step 30: logged" in out
     assert "\n  it is the mean of micro-batch means: " in out
-    assert "step 30: logged 0.7634, by its name 0.7702; explained to 2.5e-05 (tolerance 5e-05)" in out
+    assert "step 30: logged 0.7634, its name promises 0.7702; explained to 2.5e-05 (tolerance 5e-05)" in out
     assert "\n  Do: weight by tokens.\n" in out
     assert "\n  Fits as well: sample-mean\n" in out
     assert out.index("token_acc") < out.index("eval_loss  agrees")
@@ -153,6 +156,30 @@ def test_exit_status(given, capsys, found, expected):
     assert out_of(capsys, [*command, "--json"])[0] == expected
 
 
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (audit_of(AGREES, MICRO), 0),
+        (audit_of(*UNTOLD), 0),
+        (audit_of(AGREES, KeyVerdict("loss", 0, "unexplained", about="nothing fits.", n_lines=2)), 1),
+        (audit_of(left_out={"lr": "no metric"}), 1),
+        (audit_of(KeyVerdict("loss", 0, "bug", "sum", about="a sum.")), 1),
+    ],
+)
+def test_strict_fails_for_what_is_left_open(given, capsys, found, expected):
+    assert out_of(capsys, [*given(found), "--strict"])[0] == expected
+
+
+def test_strict_fails_where_a_dump_covers_no_line_of_the_log(tmp_path, capsys):
+    log = tmp_path / "log.jsonl"
+    command = ["audit", "--logged", str(log), str(lb.load_example("digits").path)]
+    log.write_text('{"step": 7, "eval_loss": 2.0}\n', encoding="utf-8")
+    status, out = out_of(capsys, command)
+    assert status == 0
+    assert "eval_loss  cannot tell" in out
+    assert out_of(capsys, [*command, "--strict"])[0] == 1
+
+
 def test_a_broken_inequality_shows_both_sides_and_where(given, capsys):
     broken = KeyVerdict("loss", 1, "impossible", about=BROKEN.about, fix=BROKEN.repair)
     _, out = out_of(capsys, given(audit_of(broken, runs=(0, 1), violations=(BROKEN,), notices=(ODD,))))
@@ -176,6 +203,45 @@ def test_lines_fit_into_80_columns(given, capsys, monkeypatch):
     )
     _, out = out_of(capsys, given(audit_of(long, *UNTOLD, violations=(BROKEN,), notices=(ODD,))))
     assert max(len(line) for line in out.splitlines()) <= 80
+
+
+def test_columns_are_obeyed_in_a_pipe(given, capsys, monkeypatch):
+    long = KeyVerdict("token_acc", 0, "bug", "micro-mean", about="each counts the same, however long. " * 9)
+    for columns, widest in (("60", 60), ("300", 100), ("none", 100)):
+        monkeypatch.setenv("COLUMNS", columns)
+        _, out = out_of(capsys, given(audit_of(long)))
+        assert widest - 15 < max(len(line) for line in out.splitlines()) <= widest
+
+
+@pytest.mark.parametrize(
+    ("way", "step", "told"),
+    [
+        (TRAIN[1], 30, "recorded ones count from 0: the line at step 30 is about recorded steps 20 to 29"),
+        (TRAIN[1], 10, "recorded ones count from 0: the line at step 10 is about recorded steps up to 9"),
+        (TRAIN[1], 11, "recorded ones count from 0: the line at step 11 is about recorded step 10"),
+        (EVAL[1], 30, "the evaluation logged at step 30 is the one recorded at step 29"),
+    ],
+)
+def test_how_steps_are_counted_is_told_by_a_line_after_the_verdicts(given, capsys, way, step, told):
+    key = replace(MICRO, key="loss", step=step, alignment=way.about)
+    _, out = out_of(capsys, given(audit_of(key, replace(key, key="acc"))))
+    assert out.count(f"\nsteps: {told}\n") == 1
+    assert out.index("Do: ") < out.index("steps: ")
+
+
+def test_a_tie_that_is_a_bug_is_told_to_be_one(given, capsys):
+    key = replace(MICRO, ties_with=("pad-weight", "eval-batch+composite", "micro-mean-by-step"))
+    _, out = out_of(capsys, given(audit_of(key)))
+    told = (
+        "Fits as well: pad-weight (a bug; the same where padded sizes are equal), eval-batch+composite (the same where batches have "
+        "as many rows), micro-mean-by-step"
+    )
+    assert told in " ".join(out.split())
+
+
+def test_a_log_alone_shows_no_progress(given, capsys, monkeypatch):
+    monkeypatch.setattr("logitbox.commands.audit.progress_bar", lambda _: pytest.fail("a bar"))
+    assert out_of(capsys, given(audit_of(*UNTOLD)))[0] == 0
 
 
 def test_json_has_every_key_always(given, capsys):
@@ -228,6 +294,15 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path, monkey
     assert captured.out == ""
     assert re.fullmatch(r"error: .*\n", captured.err)
     assert message in captured.err
+
+
+def test_a_dump_without_scalars_is_told_so(tmp_path, capsys):
+    with lb.Recorder(tmp_path / "dump", 8) as rec:
+        rec.record(torch.zeros(1, 3, 8), torch.ones(1, 3, dtype=torch.long), step=1)
+    for command in ([str(tmp_path / "dump")], ["--logged", str(tmp_path / "dump")]):
+        assert cli.run(["audit", *command]) == 2
+        error = capsys.readouterr().err
+        assert error == f"error: {tmp_path / 'dump'} has no `rec.scalars`; name the log with --logged FILE\n"
 
 
 def test_a_dump_alone_is_audited_by_its_own_scalars(digits_at_work, capsys):

@@ -28,12 +28,13 @@ NOISE = 1e-6
 
 @dataclass
 class Batch:
-    """Sums over the tokens of one micro-batch of one rank."""
+    """Sums over the tokens of one micro-batch of one rank; `kept`: rows that the sampler did not repeat."""
 
     step: int
     micro: int
     rank: int
     rows: int
+    kept: int = 0
     n: int = 0
     nll: float = 0.0
     correct: int = 0
@@ -70,13 +71,26 @@ LOGGED = {
     | {"loss": "first-labels-in-count", "eval_loss": "eval-batch-times-world"},
     "trl": {key: one.replace("micro-pooled", "micro-mean") for key, one in TRL.items()},  # of one rank
     "trl-two-ranks": TRL,
+    "trl-two-ranks-cut": {
+        "loss": "definition",
+        "mean_token_accuracy": "micro-pooled-cut",
+        "entropy": "micro-pooled-cut",
+        "eval_loss": "eval-batch-kept",
+        "eval_mean_token_accuracy": "micro-pooled-cut+duplicates",
+        "eval_entropy": "micro-pooled-cut+duplicates",
+    },
 }
 """Run to key to the convention its trainer follows, as read in its code."""
 
 ALL = [(name, key, convention) for name, keys in LOGGED.items() for key, convention in keys.items()]
 
 
-BUGS = {"first-labels-in-count", "eval-batch-times-world"}
+BUGS = {
+    "first-labels-in-count",
+    "eval-batch-times-world",
+    "micro-pooled-cut",
+    "micro-pooled-cut+duplicates",
+}
 ALIKE = {
     ("transformers-4.46.3-two-ranks", "eval_loss"): "micro-mean-times-world",
     ("transformers-two-ranks", "eval_loss"): "micro-pooled",
@@ -103,6 +117,7 @@ def batches(dump: Dump, phase: str) -> list[Batch]:
         for row in dump.batches.collect().iter_rows(named=True)
         if row["phase"] == phase
     }
+    repeated: set[tuple[int, ...]] = set()
     for row in dump.tokens.collect().iter_rows(named=True):
         if row["phase"] == phase and row["flags"] & Flag.SUPERVISED:  # probes add rows of other positions
             batch = found[row["step"], row["micro"], row["rank"]]
@@ -110,10 +125,30 @@ def batches(dump: Dump, phase: str) -> list[Batch]:
             batch.nll += row["nll"]
             batch.entropy += row["entropy"]
             batch.correct += row["top_ids"][0] == row["gold"]
+            if row["flags"] & Flag.DUPLICATE:
+                repeated.add((row["step"], row["micro"], row["rank"], row["sample"]))
+    for key, batch in found.items():
+        batch.kept = batch.rows - sum(key == where[:3] for where in repeated)
     return list(found.values())
 
 
+def uncut(chosen: Sequence[Batch]) -> list[Batch]:
+    """Without rank 1 in an epoch's last step, which has three micro-batches; of an evaluation, without its last."""
+    steps = {batch.step: max(one.micro for one in chosen if one.step == batch.step) for batch in chosen}
+    is_eval = any(batch.kept < batch.rows for batch in chosen)
+    return [
+        batch
+        for batch in chosen
+        if batch.rank == 0 or (batch.micro < 2 if is_eval else steps[batch.step] == 3)
+    ]
+
+
 def averaged(chosen: Sequence[Batch], value: str, convention: str) -> float:
+    if convention.startswith("micro-pooled-cut"):
+        return averaged(uncut(chosen), value, "micro-pooled")
+    if convention == "eval-batch-kept":
+        means = [(batch.kept, getattr(batch, value) / batch.n) for batch in chosen]
+        return sum(weight * mean for weight, mean in means) / sum(weight for weight, _ in means)
     name = convention.removesuffix("-times-world")
     if name != convention:
         return len({batch.rank for batch in chosen}) * averaged(chosen, value, name)
@@ -169,7 +204,7 @@ def test_trainers_compute_what_their_code_says(name: str, key: str, convention: 
     assert len(found) >= 2
     assert max(map(abs, found)) <= rounding + NOISE
     if convention != "definition":
-        assert max(map(abs, errors(name, key, "definition"))) > 1e-3
+        assert max(map(abs, errors(name, key, "definition"))) > 100 * NOISE
 
 
 @pytest.mark.parametrize(("name", "key", "convention"), ALL)
@@ -188,8 +223,9 @@ def test_the_audit_names_the_convention(
         assert (found.verdict, found.hypothesis) == (expected, convention)
 
 
-def test_only_the_trainer_with_bugs_is_convicted(audits: dict[str, Audit]) -> None:
-    assert [name for name, found in audits.items() if not found.ok] == ["transformers-4.46.3-two-ranks"]
+def test_only_trainers_with_bugs_are_convicted(audits: dict[str, Audit]) -> None:
+    convicted = [name for name, found in audits.items() if not found.ok]
+    assert convicted == ["transformers-4.46.3-two-ranks", "trl-two-ranks-cut"]
 
 
 def test_the_old_loss_is_told_from_the_token_mean(audits: dict[str, Audit]) -> None:
@@ -200,20 +236,14 @@ def test_the_old_loss_is_told_from_the_token_mean(audits: dict[str, Audit]) -> N
     assert (found.lines["logged"] - found.lines["reference"]).abs().max() > 0.01
 
 
-def test_a_metric_that_leaves_ranks_out_is_not_explained_away(audits: dict[str, Audit]) -> None:
+def test_ranks_that_a_metric_leaves_out_are_told(audits: dict[str, Audit]) -> None:
     """TRL cuts the ranks' counts as if they were samples, in all micro-batches of an epoch's last step."""
-    name = "trl-two-ranks-cut"
-    recorded = batches(open_dump(FOLDER / name / "dump"), "train")
-    for line in history(name):
-        if "mean_token_accuracy" in line:
-            chosen = [batch for batch in recorded if batch.step == line["step"] - 1]
-            if max(batch.micro for batch in chosen) < 3:  # the last step of an epoch has three
-                chosen = [batch for batch in chosen if batch.rank == 0]
-            assert line["mean_token_accuracy"] == pytest.approx(averaged(chosen, "correct", "micro-pooled"))
-            assert line["entropy"] == pytest.approx(averaged(chosen, "entropy", "micro-pooled"), rel=1e-6)
-    assert audits[name].key("loss").verdict == "agrees"
-    for key in ("mean_token_accuracy", "entropy", "eval_mean_token_accuracy"):
-        assert audits[name].key(key).verdict == "unexplained"
+    found = audits["trl-two-ranks-cut"].key("mean_token_accuracy")
+    assert found.n_lines == 6
+    assert "first ranks alone" in found.about
+    assert "gather_for_metrics" in found.fix
+    off = [abs(error) > NOISE for error in errors("trl-two-ranks-cut", found.key, "micro-pooled")]
+    assert off == [False, True] * 3  # every other step is the last of an epoch
 
 
 def test_a_trainer_is_audited_while_it_is_here(tmp_path: Path) -> None:

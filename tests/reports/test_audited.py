@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from html import unescape
 from types import SimpleNamespace
 
 import matplotlib as mpl
@@ -20,7 +22,7 @@ from logitbox.errors import InputError
 from logitbox.reports.audited import audit_plot, prepare_series
 from logitbox.reports.curves import MAX_POINTS
 from logitbox.reports.figures import draw
-from logitbox.reports.sections import logged
+from logitbox.reports.sections import head, logged
 
 
 def verdict_of(key="loss", verdict="bug", hypothesis="micro-mean", n=6, run=0, **columns) -> KeyVerdict:
@@ -57,16 +59,14 @@ def test_the_worst_compared_key_is_shown_unless_one_is_named():
     nothing = KeyVerdict("entropy", 0, "impossible")
     second = verdict_of("loss", "unexplained", None, run=1)
     every = [agrees, nothing, second, verdict_of()]
-    assert prepare_series(every).title == "loss: bug"
+    assert prepare_series(every).title == "loss: bug\n1 of 3 keys; plot(key=…) draws another"
     assert prepare_series(every, "loss (run 2)").title == "loss (run 2): unexplained"
     assert prepare_series(every, "acc").explained is None
     assert prepare_series(every, "loss (run 2)").explained is None
-    with pytest.raises(
-        InputError, match=r"'entropy' is not one that was compared .* acc, loss \(run 2\), loss"
-    ):
+    with pytest.raises(InputError, match=r"'entropy' was not compared .* acc, loss \(run 2\), loss"):
         prepare_series(every, "entropy")
-    with pytest.raises(InputError, match="no line of the log is covered"):
-        prepare_series([nothing])
+    with pytest.raises(InputError, match="there is nothing to draw without a dump"):
+        audit_of(nothing).plot()
 
 
 def test_long_logs_are_thinned_with_both_ends_and_lines_without_steps_are_numbered():
@@ -88,13 +88,14 @@ def test_what_is_drawn():
     before = dict(mpl.rcParams)
     ax = draw(audit_of(verdict_of()), key="loss")
     drawn = {line.get_label(): line for line in ax.get_lines()}
-    assert list(drawn) == ["by its name", "micro-mean", "logged ± rounding", "differs (3 of 6)"]
+    assert list(drawn) == ["what its name promises", "micro-mean", "logged ± rounding", "differs (3 of 6)"]
     assert drawn["differs (3 of 6)"].get_xdata().tolist() == [20, 40, 60]
     logged = np.round(2.0 - np.arange(1, 7) / 10, 2)
     (band,) = ax.collections
     low, high = band.get_datalim(ax.transData).intervaly
     assert (low, high) == pytest.approx((logged.min() - 0.005, logged.max() + 0.005))
-    assert ax.get_ylabel() == "loss: bug"
+    assert ax.get_ylabel() == "loss"
+    assert ax.get_legend().get_title().get_text() == "loss: bug"
     assert dict(mpl.rcParams) == before
 
 
@@ -106,14 +107,42 @@ def test_differences_are_to_the_definition():
     assert logged == pytest.approx(-off)
     assert explained == pytest.approx(0.001 - off)
     assert differs == pytest.approx([-0.05] * 3)
+    assert ax.get_ylabel() == "difference in loss"
+
+
+@pytest.mark.parametrize(
+    ("off", "verdict", "is_drawn"),
+    [(0.009, "bug", True), (0.011, "bug", False), (0.004, "agrees", False), (float("nan"), "bug", False)],
+)
+def test_a_difference_too_small_to_see_is_drawn_by_itself(off, verdict, is_drawn):
+    """The series ranges over 0.5, so that 0.01 is 2 % of it; a difference within the tolerance is none."""
+    logged = np.round(2.0 - np.arange(1, 7) / 10, 2)
+    found = audit_of(verdict_of(verdict=verdict, reference=logged + off))
+    assert (draw(found).get_ylabel() == "difference in loss") == is_drawn
+    assert draw(found, difference=not is_drawn).get_ylabel() == ("loss" if is_drawn else "difference in loss")
+
+
+def test_labels_fit_the_figure():
+    ax = draw(audit_of(verdict_of("a/very/long/name/of/a/key/that/goes/on"), verdict_of()), difference=True)
+    ax.figure.canvas.draw()
+    page = ax.figure.bbox
+    for box in (ax.yaxis.label.get_window_extent(), ax.get_legend().get_window_extent()):
+        assert page.x0 <= box.x0
+        assert box.x1 <= page.x1
+        assert page.y0 <= box.y0
+        assert box.y1 <= page.y1
 
 
 def test_on_the_users_axes_a_key_with_odd_characters():
     ax = Figure().subplots()
     assert audit_plot(audit_of(verdict_of("a$b$\u202e", "agrees", "definition")), ax=ax) is ax
-    assert "\u202e" not in ax.get_ylabel()
+    assert "\u202e" not in ax.get_ylabel() + ax.get_title()
+    assert ax.get_title().endswith(": agrees")
     ax.figure.canvas.draw()
-    assert [line.get_label() for line in ax.get_lines()][:2] == ["by its name", "logged ± rounding"]
+    assert [line.get_label() for line in ax.get_lines()][:2] == [
+        "what its name promises",
+        "logged ± rounding",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -133,17 +162,39 @@ def section_of(dump, audited):
 
 
 def test_the_report_has_a_verdict_per_key_at_its_furthest_line(small):
-    verdict = replace(verdict_of(), about="it is off. each counts the same", fix="count tokens")
+    verdict = replace(
+        verdict_of(), about="it is off. each counts the same", fix="count tokens", ties_with=("pad-weight",)
+    )
     agrees = verdict_of("mine", "agrees", "definition", reference=pl.Series([1.0] * 6), logged=[1.0] * 6)
     found = section_of(small, audit_of(verdict, agrees))
     assert [(row.logged, row.step, row.difference, row.verdict) for row in found.rows] == [
-        ("loss", "60", "−0.0500", "bug: micro-mean"),
-        ("mine", "60", "0.0000", "agrees"),
+        ("loss", "60", "−0.05", "bug: micro-mean"),
+        ("mine", "60", "0", "agrees"),
     ]
     assert [(told.keys, told.verdict) for told in found.told] == [("loss", "bug: micro-mean")]
-    assert found.told[0].about == "It is off. each counts the same."
+    assert found.told[0].about == (
+        "It is off. each counts the same. Fits as well: pad-weight (a bug; the same where padded sizes are equal)."
+    )
     assert found.told[0].fix == "Count tokens."
     assert found.unmatched == ("lr",)
+
+
+@pytest.mark.parametrize(
+    ("off", "tolerance", "told"),
+    [
+        (4.36e-05, 1e-6, "+4.4e-05"),
+        (-0.000262, 1e-6, "−0.00026"),
+        (-1234.5, 1.0, "−1,234"),
+        (5.6e-08, 1e-6, "0"),
+    ],
+)
+def test_differences_keep_two_digits_and_rounding_is_none(small, off, tolerance, told):
+    key = verdict_of(
+        reference=pl.Series([1.0] * 6),
+        logged=pl.Series([1.0 + off] * 6),
+        tolerance=pl.Series([tolerance] * 6),
+    )
+    assert [row.difference for row in section_of(small, audit_of(key)).rows] == [told]
 
 
 def test_keys_of_which_the_same_is_said_stand_together_after_what_is_impossible(small):
@@ -156,6 +207,28 @@ def test_keys_of_which_the_same_is_said_stand_together_after_what_is_impossible(
     ]
     assert found.told[0].about == "As a holds b; at step 7: 0.2500 against 0.5000."
     assert found.rows == ()
+
+
+@pytest.mark.parametrize(
+    ("keys", "broken", "told"),
+    [
+        ([], False, None),
+        ([("loss", "agrees")], False, None),
+        ([("loss", "bug"), ("acc", "impossible"), ("mine", "bug")], True, "bug: loss, mine; impossible: acc"),
+        ([("loss", "cannot tell")], True, "keys that cannot all be true"),
+        (
+            [("loss", "other convention"), ("acc", "impossible")],
+            True,
+            "impossible: acc; 1 key by another convention than the name's",
+        ),
+    ],
+)
+def test_at_a_glance_tells_what_is_wrong(keys, broken, told):
+    found = audit_of(*(KeyVerdict(name, 0, verdict) for name, verdict in keys))
+    violation = Violation("x", 0, 7, ("loss",), 0.25, 0.5, "a ≥ b", "as a holds b", "look there")
+    found = replace(found, violations=(violation,) * broken)
+    assert head._audited(found) == ([] if told is None else [("Logged values", told)])
+    assert head._audited("why not") == head._audited(None) == []
 
 
 def test_a_report_never_fails_for_its_log(small, tmp_path, monkeypatch):
@@ -171,6 +244,8 @@ def test_a_report_never_fails_for_its_log(small, tmp_path, monkeypatch):
 
 def test_the_report_of_the_demo_says_that_its_accuracy_is_a_mean_of_means(tmp_path):
     page = lb.report(lb.load_example("digits"), tmp_path / "r.html").read_text("utf-8")
+    glance = page.partition('id="glance"')[2].partition("</section>")[0]
+    assert re.search(r"<dt>Logged values</dt><dd>\d keys by another convention", unescape(glance))
     section = " ".join(page.partition('id="logged"')[2].partition("</section>")[0].split())
     row = section.partition("<code>token_acc</code>")[2].partition("</tr>")[0]
     assert "other convention: micro-mean" in row

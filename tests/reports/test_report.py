@@ -114,7 +114,7 @@ def test_logged_values_stand_beside_those_of_the_logits(page, recorded):
     batch = of(recorded, "eval")
     section = " ".join(page.sections["logged"].split())
     nll, accuracy = batch.nll.mean(), batch.correct.mean()
-    assert f"eval_loss eval_nll 8 {nll + 0.5:.4f} {nll:.4f} +0.5000" in section
+    assert f"eval_loss eval_nll 8 {nll + 0.5:.4f} {nll:.4f} +0.5 " in section
     assert re.search(rf"eval_token_acc 8 {accuracy:.4f} {accuracy:.4f} \S+ ", section + " ")
     assert "loss nll 8" in section
     assert f"with no metric of that name: {NASTY}" in section

@@ -16,10 +16,13 @@ import polars as pl
 from logitbox.analysis.audit.against import Against, Noise, usual_noise
 from logitbox.analysis.audit.evidence import Evidence
 from logitbox.analysis.audit.inequalities.checking import check
+from logitbox.analysis.audit.inequalities.entries import Held
+from logitbox.analysis.audit.inequalities.holding import held
 from logitbox.analysis.audit.micros import streams_of
 from logitbox.analysis.audit.names import Meaning, find_meanings
-from logitbox.analysis.audit.result import VERDICTS, KeyVerdict, Notice, Violation
+from logitbox.analysis.audit.result import KeyVerdict, Notice, Violation
 from logitbox.analysis.audit.tallying import evidence_of
+from logitbox.analysis.audit.telling import sentence
 from logitbox.analysis.logs.frame import SCHEMA, Logged
 from logitbox.analysis.logs.reading import read_logged
 from logitbox.analysis.passes import Progress
@@ -47,7 +50,7 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Audit(Result):
     """What an audit found; as a frame, one row for each key.
 
@@ -57,6 +60,7 @@ class Audit(Result):
         notices: what is odd, but convicts nobody.
         logged: what was read.
         left_out: keys that were not audited, and why.
+        held: what the logged keys imply of each other and keep to.
     """
 
     keys: tuple[KeyVerdict, ...] = ()
@@ -64,6 +68,10 @@ class Audit(Result):
     notices: tuple[Notice, ...] = ()
     logged: Logged = field(default_factory=lambda: Logged(pl.DataFrame(schema=SCHEMA)))
     left_out: dict[str, str] = field(default_factory=dict[str, str])
+    held: tuple[Held, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Audit of {self.logged.source or 'a log'}: {self}>"
 
     @property
     def ok(self) -> bool:
@@ -96,14 +104,12 @@ class Audit(Result):
             "framework": self.logged.framework,
             "runs": len(self.logged.runs),
             "notes": list(self.logged.notes),
-            "keys": {self._name(one): _document(one) for one in self.keys},
+            "keys": {one.label: _document(one) for one in self.keys},
             "violations": [asdict(one) for one in self.violations],
             "notices": [asdict(one) for one in self.notices],
+            "held": [asdict(one) for one in self.held],
             "left_out": dict(self.left_out),
         }
-
-    def _name(self, one: KeyVerdict) -> str:
-        return one.key if one.run == 0 else f"{one.key} (run {one.run + 1})"
 
 
 def audit(
@@ -167,23 +173,31 @@ def audit_evidence(
     violations: list[Violation] = []
     notices: list[Notice] = []
     left_out: dict[str, str] = {}
+    kept: list[Held] = []
+    vocab_size = specs[0].vocab_size if specs else None
     for run in log.runs:
         meanings, reasons = find_meanings(log, run, specs, streams)
-        broken, odd = check(log, run, meanings, specs[0].vocab_size if specs else None)
+        broken, odd = check(log, run, meanings, vocab_size)
         audited = {name: one for name, one in meanings.items() if wanted is None or name in wanted}
         found = _verdicts(log, run, audited, evidence, noise)
+        odd = [*odd, *(_as_notice(one) for one in broken if _is_explained(one, found))]
+        broken = [one for one in broken if not _is_explained(one, found)]
         keys += [_convicted(one, broken) for one in found]
         violations += [one for one in broken if wanted is None or wanted & set(one.keys)]
         notices += [one for one in odd if wanted is None or not one.keys or wanted & set(one.keys)]
+        kept += [
+            one for one in held(log, run, meanings, vocab_size) if wanted is None or wanted & set(one.keys)
+        ]
         left_out |= {name: why for name, why in reasons.items() if wanted is None or name in wanted}
     return Audit(
         frame=_frame(keys),
-        verdict=_sentence(keys, violations, log, is_alone=evidence is None),
+        verdict=sentence(keys, violations, len(log.runs), is_alone=evidence is None),
         keys=tuple(keys),
         violations=tuple(violations),
         notices=tuple(notices),
         logged=log,
         left_out=left_out,
+        held=tuple(kept),
     )
 
 
@@ -194,6 +208,25 @@ def _verdicts(
         return list(Against(log, run, evidence, noise).verdicts(meanings))
     alone = "no inequality it takes part in is broken; a dump of the run would tell how it was computed"
     return [KeyVerdict(name, run, "cannot tell", about=alone) for name in meanings]
+
+
+def _is_explained(broken: Violation, found: Sequence[KeyVerdict]) -> bool:
+    """Whether the dump shows each of the keys to be what it is logged as, at that very step."""
+    several = [one for one in found if one.key in broken.keys]
+    return len(several) == len(set(broken.keys)) and all(
+        one.verdict in ("agrees", "other convention")
+        and one.lines.height > 0
+        and broken.step in one.lines["step"].to_list()
+        for one in several
+    )
+
+
+def _as_notice(broken: Violation) -> Notice:
+    about = (
+        f"{broken.formula} does not hold ({broken.lhs:.6g} < {broken.rhs:.6g}), but the dump gives all of these numbers as "
+        "they were logged; see how each is computed"
+    )
+    return Notice(broken.inequality, broken.run, broken.step, broken.keys, about, broken.count)
 
 
 def _convicted(one: KeyVerdict, broken: Sequence[Violation]) -> KeyVerdict:
@@ -226,7 +259,7 @@ def _noise(noise: float | None) -> Noise:
         return usual_noise
     if not (isfinite(noise) and noise >= 0):
         raise InputError(f"noise is {noise!r}; give 0 or more, in the key's own unit")
-    return lambda values: np.full(len(values), float(noise))
+    return lambda values, _: np.full(len(values), float(noise))
 
 
 def _frame(keys: Sequence[KeyVerdict]) -> pl.DataFrame:
@@ -242,29 +275,3 @@ def _document(one: KeyVerdict) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _sentence(
-    keys: Sequence[KeyVerdict], violations: Sequence[Violation], log: Logged, *, is_alone: bool
-) -> str:
-    """The worst first: how many keys have which verdict, and which."""
-    named: dict[str, list[str]] = {
-        name: [one.key for one in keys if one.verdict == name] for name in VERDICTS
-    }
-    if is_alone:  # without a dump nothing else can be said of them
-        rest = named.pop("cannot tell")
-        told = [f"nothing impossible in {', '.join(dict.fromkeys(rest))}"] if rest else []
-        parts = [*_counted(named), *told]
-    else:
-        parts = _counted(named)
-    if violations:
-        parts.insert(0, f"{len(violations)} inequalities broken")
-    runs = f"{len(log.runs)} runs: " if len(log.runs) > 1 else ""
-    return runs + ("; ".join(parts) or "no key that can be audited")
-
-
-def _counted(named: dict[str, list[str]]) -> list[str]:
-    """Verdict and keys, for verdicts that any key has."""
-    return [
-        f"{len(found)} {name}: {', '.join(dict.fromkeys(found))}" for name, found in named.items() if found
-    ]

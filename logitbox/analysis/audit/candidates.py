@@ -9,10 +9,12 @@ from itertools import combinations
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from logitbox.analysis.audit.evidence import Setup
 from logitbox.analysis.audit.hypotheses.entries import Hypothesis, Parameter, Reduction
 from logitbox.analysis.audit.hypotheses.registry import REDUCTIONS
+from logitbox.analysis.audit.hypotheses.values import BEST
 from logitbox.analysis.audit.names import Meaning
 from logitbox.analysis.audit.predicting import Lines, Terms
 
@@ -81,7 +83,9 @@ def could_differ(candidate: Candidate, lines: Lines) -> bool:
     """
     if candidate.reduction.empty_is_zero and not _has_empty(candidate, lines):
         return False
-    if candidate.reduction.window == "line+1" and lines.windows["line+1"] is lines.windows["line"]:
+    if candidate.reduction.window == "line+1" and not lines.condition(_has_line_before):
+        return False
+    if candidate.reduction.per == "samples" and not lines.condition(_has_samples):
         return False
     if candidate.reduction.factor == "accumulation_after_first" and lines.count < 2:
         return False
@@ -100,6 +104,25 @@ def _has_several(name: str, within: tuple[str, ...]) -> Callable[[Lines], bool]:
         return isinstance(most, int) and most > 1
 
     return check
+
+
+def _is_any(lines: Lines, chosen: NDArray[np.bool_]) -> bool:
+    """Whether some line is about one of the micro-batches that are chosen, [micro-batches]."""
+    return bool(chosen[lines.windows["line"].micro].any())
+
+
+def _has_line_before(lines: Lines) -> bool:
+    """Whether some line would be about more, with the last step of the line before."""
+    return len(lines.windows["line+1"].micro) > len(lines.windows["line"].micro)
+
+
+def _has_samples(lines: Lines) -> bool:
+    """Whether some line is about more than one sample, as far as it is known."""
+    windows, samples = lines.windows["line"], lines.micros.column("", "samples")
+    if samples is None or not len(windows.line):
+        return True
+    held = np.bincount(windows.line, np.nan_to_num(samples[windows.micro], nan=np.inf))
+    return bool(held.max() > 1)
 
 
 def _has_empty(candidate: Candidate, lines: Lines) -> bool:
@@ -127,13 +150,20 @@ _CONDITIONS: Mapping[str, Callable[[Lines], bool]] = {
     "micro-batches": _has_several("micro", ("step",)),
     "accumulation": _has_several("micro", ("step",)),
     "evaluation": lambda lines: not lines.is_train,
+    "duplicates": lambda lines: _is_any(lines, lines.micros.repeats),
+    "cut ranks": lambda lines: _is_any(lines, lines.micros.cut),
+    "nonfinite": lambda lines: _is_any(lines, lines.micros.lossy),
 }
 """What an entry can ask for in `applies`. Micro-batches that are the only ones of their step and rank are no groups of
 their own."""
 
 
 def _placed(entry: Hypothesis, setup: Setup) -> Iterator[Hypothesis]:
-    """The entry with `{group}` and `{rest}` filled in, once for every ordered group where it has them."""
+    """The entry with `{k}` filled in, and `{group}` and `{rest}`, once for every ordered group where it has them."""
+    if "{k}" in entry.value:
+        if setup.k not in BEST and setup.k < setup.vocab_size:
+            yield replace(entry, value=entry.value.replace("{k}", str(setup.k)))
+        return
     if not any("{group}" in text or "{rest}" in text for term in entry.terms for text in term):
         yield entry
         return

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from logitbox.analysis.audit.evidence import MICRO, SAMPLE_MEANS
 from logitbox.analysis.audit.hypotheses.populations import Line, Mask, Members, members
-from logitbox.analysis.audit.hypotheses.values import GOLD_BYTES, SEQUENCE_CORRECT, columns_of, evaluate
+from logitbox.analysis.audit.hypotheses.values import (
+    GOLD_BYTES,
+    SAMPLE_PERPLEXITY,
+    SEQUENCE_CORRECT,
+    columns_of,
+    evaluate,
+)
 from logitbox.analysis.reading import ShardTask, codes, read_rows
 from logitbox.analysis.sums import Classes, Units
 from logitbox.dumps.definitions.entries import ALL
@@ -23,6 +29,9 @@ from logitbox.dumps.definitions.rows import Rows
 Array = NDArray[Any]
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
+
+_MOST_NATS = 700.0
+"""Of which float64 still has the exponential."""
 
 _EVERY = ("pos", "gold", "flags", "types")
 
@@ -66,12 +75,16 @@ def cells_of_shard(task: EvidenceTask) -> Cells:
     instance = _instances(cell[used], sample[used], pos[used])
     no_shares = np.zeros((len(classes), 0), dtype=np.bool_)
     units = Units.of(cell[used], instance, classes.of_row, no_shares, list(values.values()))
-    correct = list(values).index("correct")
+    nll, correct = (list(values).index(name) for name in ("nll", "correct"))
     sums = {
-        name: _sums(units, classes.member[units.kind, place], correct)
+        name: _sums(units, classes.member[units.kind, place], nll, correct)
         for place, name in enumerate(found.masks)
     }
-    return Cells(_frame(cells, sums, [*values, SEQUENCE_CORRECT], _Shown.of(cell, len(cells), found)))
+    return Cells(
+        _frame(
+            cells, sums, [*values, SEQUENCE_CORRECT, SAMPLE_PERPLEXITY], _Shown.of(cell, len(cells), found)
+        )
+    )
 
 
 def _sizes(gold: Array, sizes: NDArray[np.int32] | None) -> Float:
@@ -91,13 +104,14 @@ def _instances(cell: Int, sample: Int, pos: Int) -> Int:
     return number
 
 
-def _sums(units: Units, chosen: Mask, correct: int) -> tuple[Int, Float]:
+def _sums(units: Units, chosen: Mask, nll: int, correct: int) -> tuple[Int, Float]:
     """One population: (cells that have tokens, [cells, 2 + 2 × values] of n, samples, every Σ x, every Σᵢ xᵢ/nᵢ)."""
     first = _starts(units.cluster[chosen])
     n, x = _added(units.n[chosen], first), _added(units.x[chosen], first)
     right = x[:, correct]
     all_right = np.where(np.isnan(right), np.nan, right == n)
-    x = np.column_stack([x, n * all_right])
+    perplexity = np.exp(np.minimum(x[:, nll] / n, _MOST_NATS))
+    x = np.column_stack([x, n * all_right, n * perplexity])
     cell = units.cell[chosen][first]
     start = _starts(cell)
     each = np.column_stack([n, np.ones(len(n)), x, x / n[:, None]])

@@ -51,8 +51,9 @@ class Evidence:
             of "" that were left out, null for other populations. "{population}.duplicates", ".no_eos", ".no_special",
             ".no_boundary" and ".no_image" are there for all micro-batches where they differ from `population` in any, and
             otherwise not at all.
-        batches: one row per micro-batch, also of those without any label: `rows`, `positions` (rows × padded length),
-            `predicted` (rows × (padded length − 1), or `positions` where nothing was shifted), `n_supervised`.
+        batches: one row per micro-batch, also of those without any label: `epoch` (null if it was not told), `rows`,
+            `positions` (rows × padded length), `predicted` (rows × (padded length − 1), or `positions` where nothing was
+            shifted), `n_supervised`.
         setup: facts of the recording.
     """
 

@@ -41,6 +41,12 @@ class Values:
     precision: Float
     tolerance: Float
 
+    def only(self, numbers: NDArray[np.int64]) -> Values:
+        """Those of some lines."""
+        return Values(
+            self.step[numbers], self.logged[numbers], self.precision[numbers], self.tolerance[numbers]
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Tried:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -15,7 +15,7 @@ from logitbox.analysis.audit.fitting import Tried, Values, chance, try_candidate
 from logitbox.analysis.audit.hypotheses.registry import HYPOTHESES, REDUCTIONS
 from logitbox.analysis.audit.names import Meaning
 from logitbox.analysis.audit.predicting import Lines
-from logitbox.analysis.audit.result import Fit, KeyVerdict
+from logitbox.analysis.audit.result import Fit, KeyVerdict, Verdict
 from logitbox.analysis.audit.telling import tell
 
 MOST_CHANCE = 0.01
@@ -88,9 +88,18 @@ def search(
         fitting,
         tuple(sorted(known, key=lambda one: one.misfit)),
         n_tried + (definition is not None),
-        tuple(one for one in fitting if definition and _is_collapsed(one, definition)),
+        tuple(
+            one
+            for one in fitting
+            if definition and _is_collapsed(one, definition) and not _is_flat(one, lines)
+        ),
         frozenset(one.candidate.id for one in fitting if is_plain(one.candidate, lines)),
     )
+
+
+def is_likely(found: Found, values: Values) -> bool:
+    """Whether anything fits that hardly would by chance."""
+    return any(chance(one, found.definition, values, found.n_tried) <= MOST_CHANCE for one in found.fitting)
 
 
 def _stages(single: Sequence[Candidate], lines: Lines) -> Iterator[list[Candidate]]:
@@ -111,7 +120,7 @@ def _worth(
     if len(at) <= 2 * _FEW:
         return list(stage), len(stage)
     some = np.linspace(0, len(at) - 1, _FEW).round().astype(np.int64)
-    few = Values(*(getattr(values, one.name)[some] for one in fields(values)))
+    few = values.only(some)
     lines_of_few = lines.only(at[some])
     rough = [found for one in stage if (found := try_candidate(one, lines_of_few, at[some], few)) is not None]
     near = sorted(rough, key=lambda one: one.misfit)[:_TOLD]
@@ -127,6 +136,20 @@ def _is_collapsed(tried: Tried, definition: Tried) -> bool:
         np.allclose(mine, its, rtol=_SAME, atol=0.0, equal_nan=True)
         for mine, its in zip(definition.predicted, tried.predicted, strict=True)
     )
+
+
+def _is_flat(tried: Tried, lines: Lines) -> bool:
+    """Whether all micro-batches have one mean, such as an accuracy of 0, and every average is that, whatever the counts."""
+    used = lines.windows["line"].micro
+    for value, population in tried.candidate.terms:
+        total, count = (lines.micros.column(population, name) for name in (value, "n"))
+        if total is None or count is None:
+            return False
+        held = used[count[used] > 0]
+        means = total[held] / count[held]
+        if len(means) and not np.allclose(means, means[0], rtol=_SAME, atol=0.0):
+            return False
+    return True
 
 
 def _is_averaging(candidate: Candidate) -> bool:
@@ -152,22 +175,7 @@ def judge(
     """
     definition = found.definition
     chances = {one.candidate.id: chance(one, definition, values, found.n_tried) for one in found.fitting}
-    distinct = [one for one in found.fitting if one.candidate.id not in found.plain] or found.fitting
-    likely = [one for one in distinct if chances[one.candidate.id] <= MOST_CHANCE]
-    told: Tried | None = None
-    if found.agrees:
-        verdict = "cannot tell" if found.collapsed else "agrees"
-        told = definition
-    elif definition is None:
-        verdict = "cannot tell"
-    elif not found.fitting:
-        verdict = "unexplained"
-    elif not likely or not _are_one(distinct):
-        verdict = "cannot tell"
-    else:
-        told = likely[0]
-        kinds = {entry.kind for entry in told.candidate.entries}
-        verdict = "bug" if "bug" in kinds else "other convention"
+    verdict, told = _decide(found, chances)
     shown = told or definition or (found.best[0] if found.best else None)
     at = shown.worst if shown else 0
     made = KeyVerdict(
@@ -188,6 +196,23 @@ def judge(
         lines=_lines_of(values, definition, told),
     )
     return tell(made, told, found)
+
+
+def _decide(found: Found, chances: Mapping[str, float]) -> tuple[Verdict, Tried | None]:
+    """(verdict, what explains the key, if one thing does), given how often each would fit by chance."""
+    distinct = [one for one in found.fitting if one.candidate.id not in found.plain] or found.fitting
+    likely = [one for one in distinct if chances[one.candidate.id] <= MOST_CHANCE]
+    if found.agrees:
+        return ("cannot tell" if found.collapsed else "agrees"), found.definition
+    if found.definition is None:
+        return "cannot tell", None
+    if not found.fitting:
+        return "unexplained", None
+    if not likely or not _are_one(distinct):
+        return "cannot tell", None
+    told = likely[0]
+    is_bug = any(entry.kind == "bug" for entry in told.candidate.entries)
+    return ("bug" if is_bug else "other convention"), told
 
 
 def _are_one(fitting: Sequence[Tried]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,6 +18,7 @@ from logitbox.analysis.audit.aliases import (
     OBJECTIVES,
     PATTERNS,
 )
+from logitbox.analysis.audit.inequalities.summaries import run_loss
 from logitbox.analysis.audit.keyed import metrics_of_keys
 from logitbox.analysis.audit.phases import Phases
 from logitbox.analysis.logs.frame import Logged
@@ -29,6 +30,8 @@ from logitbox.dumps.spec import RecordSpec
 
 CAPPED = "exp_cap_1e6"
 """Transform of seed 001's perplexity."""
+
+_WHOLE_RUN = "the mean over the whole run, checked against the logged losses instead"
 
 _SUMMARY = re.compile(r"(^|[/_])train_(runtime|steps_per_second|samples_per_second)$")
 
@@ -96,7 +99,15 @@ def find_meanings(
             meanings[key] = found
         else:
             left_out[key] = found
+    for key in [key for key, why in left_out.items() if why == _WHOLE_RUN]:
+        if isinstance(why := run_loss(frame, key, training_losses(meanings)), str):
+            left_out[key] = f"the mean over the whole run, which could not be checked: {why}"
     return meanings, left_out
+
+
+def training_losses(meanings: Mapping[str, Meaning]) -> list[str]:
+    """Keys of plain losses of training."""
+    return [key for key, one in meanings.items() if _is_loss(one) and one.phase == "train"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +190,23 @@ class _Reader:
         if metric is None or metric.family == "001":
             alias = ALIASES.get(name.lower(), "")
             metric = self.metrics.get(alias) or metric
-        return metric or self._by_pattern(key, name.lower()), phase, dataset
+        return metric or self._of_population(name) or self._by_pattern(key, name.lower()), phase, dataset
+
+    def _of_population(self, name: str) -> Metric | None:
+        """A metric of all tokens, over those of a type or group: "reasoning_loss", "text_ppl"."""
+        for population in self.populations:
+            if name.startswith((f"{population}_", f"{population}/")):
+                rest = name[len(population) + 1 :]
+                metric = self.metrics.get(ALIASES.get(rest.lower(), rest))
+                if metric is not None and not metric.population and not metric.parts:
+                    return replace(metric, population=population)
+        return None
+
+    @cached_property
+    def populations(self) -> list[str]:
+        """Token types, groups and their rests, the longest names first."""
+        names = {metric.population for metric in self.metrics.values()}
+        return sorted((name for name in names if name and "." not in name), key=len, reverse=True)
 
     def _by_pattern(self, key: str, name: str) -> Meaning | str:
         for pattern in PATTERNS:
@@ -227,7 +254,7 @@ class _Reader:
             return self.objectives[value]
         if _is_loss(meaning) and not is_ours:
             if self._is_summary(key):
-                return "the mean over the whole run, checked against the logged losses instead"
+                return _WHOLE_RUN
             if told := self._below_zero(key):
                 return told
             return replace(meaning, note=self._added)
@@ -261,6 +288,9 @@ class _Reader:
             for expression, about in ADDED.items()
             if any(re.search(expression, key) for key in self.keys)
         ]
+        found += ["the loss may hold that of an ordered group, too"] * any(
+            spec.ordered for spec in self.specs
+        )
         return "; ".join(found)
 
 

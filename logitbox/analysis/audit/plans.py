@@ -74,6 +74,10 @@ def _kept(micros: Micros, windows: Windows, reduction: Reduction) -> Int:
     kept = np.ones(len(micro), dtype=np.bool_)
     if reduction.keep == "rank_0":
         kept = micros.where["rank"][windows.micro] == 0
+    if reduction.keep == "first_ranks_at_end":
+        kept = ~micros.cut[windows.micro]
+    if reduction.keep == "finite":
+        kept = ~micros.lossy[windows.micro]
     if reduction.keep in ("last_step", "last_micro_of_last_step"):
         kept &= step == _greatest(step, windows.line)
     if reduction.keep in ("last_micro", "last_micro_of_last_step"):

@@ -127,7 +127,9 @@ def _line_means(
 
 def _averaged(micros: Micros, plan: Plan, reduction: Reduction, mean: Float, tokens: Float) -> Float:
     """Averages of averages, down to the lines; groups without a mean are left out of them."""
-    sizes = {name: plan.summed(0, micros.batches[name][plan.micro]) for name in ("rows", "positions")}
+    sizes = {
+        name: plan.summed(0, micros.batches[name][plan.micro]) for name in ("rows", "unrepeated", "positions")
+    }
     sizes |= {"tokens": tokens, "equal": np.ones(len(mean))}
     for number, level in enumerate(reduction.levels, start=1):
         weight = np.where(np.isnan(mean), 0.0, sizes[level.weight])

@@ -45,8 +45,8 @@ class Violation:
     lhs: float
     rhs: float
     formula: str
-    about: str
-    repair: str
+    about: str = field(repr=False)
+    repair: str = field(repr=False)
     count: int = 1
 
 
@@ -109,7 +109,8 @@ class KeyVerdict:
             it is worst relative to the tolerance there; None without a dump.
         logged, reference: what was logged at that line, and what the name's own definition gives.
         step: of that line.
-        n_lines: lines that were compared; n_skipped: lines that the dump does not cover.
+        n_lines: lines that were compared; n_skipped: lines that cannot be: the dump does not cover them wholly, it is not
+            known which steps they are about, they are not finite, have no step, or another follows at the same step.
         about: the verdict in a sentence, with how it misleads and by how much.
         fix: what to do; "" if nothing.
         tell_apart: what to record to tell the ties apart; "" if there are none.
@@ -130,12 +131,12 @@ class KeyVerdict:
     step: int | None = None
     n_lines: int = 0
     n_skipped: int = 0
-    about: str = ""
-    fix: str = ""
-    tell_apart: str = ""
-    closest: tuple[Fit, ...] = ()
-    alignment: str = ""
-    lines: pl.DataFrame = field(default_factory=pl.DataFrame)
+    about: str = field(default="", repr=False)
+    fix: str = field(default="", repr=False)
+    tell_apart: str = field(default="", repr=False)
+    closest: tuple[Fit, ...] = field(default=(), repr=False)
+    alignment: str = field(default="", repr=False)
+    lines: pl.DataFrame = field(default_factory=pl.DataFrame, repr=False)
 
     @property
     def label(self) -> str:

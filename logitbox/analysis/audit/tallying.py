@@ -107,13 +107,14 @@ def _batches_of(dump: Dump) -> pl.DataFrame:
     return (
         dump.batches.select(
             *MICRO,
+            "epoch",
             pl.col("rows").cast(pl.Int64),
             positions.alias("positions"),
             pl.when(unshifted).then(positions).otherwise(shifted).alias("predicted"),
             "n_supervised",
         )
         .group_by(MICRO, maintain_order=True)
-        .sum()
+        .agg(pl.col("epoch").first().cast(pl.Float64), pl.exclude(*MICRO, "epoch").sum())
         .collect()
     )
 

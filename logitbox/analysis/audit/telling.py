@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from logitbox.analysis.audit.fitting import Tried
-from logitbox.analysis.audit.result import Fit, KeyVerdict
+from logitbox.analysis.audit.result import VERDICTS, Fit, KeyVerdict, Violation
+from logitbox.analysis.logs.raw import plural
 
 if TYPE_CHECKING:
     from logitbox.analysis.audit.judging import Found
@@ -118,7 +119,7 @@ def _tell_apart(verdict: KeyVerdict, found: Found) -> str:
 def _lines(verdict: KeyVerdict) -> str:
     total = verdict.n_lines
     lines = f"all {total:,} compared lines" if total > 1 else "the one compared line"
-    skipped = f" ({verdict.n_skipped:,} more are not covered by the dump)" if verdict.n_skipped else ""
+    skipped = f" ({verdict.n_skipped:,} more cannot be compared)" if verdict.n_skipped else ""
     return lines + skipped
 
 
@@ -126,3 +127,35 @@ def _names(ids: Sequence[str]) -> str:
     shown = list(ids[:_MOST_NAMES])
     more = f" and {len(ids) - len(shown)} more" if len(ids) > len(shown) else ""
     return ", ".join(shown) + more
+
+
+def sentence(
+    keys: Sequence[KeyVerdict], violations: Sequence[Violation], n_runs: int, *, is_alone: bool
+) -> str:
+    """All of an audit in one line, the worst first: how many keys have which verdict, and which.
+
+    Args:
+        keys, violations: that were found.
+        n_runs: runs of the log.
+        is_alone: whether there is no dump.
+    """
+    named: dict[str, list[str]] = {
+        name: [one.key for one in keys if one.verdict == name] for name in VERDICTS
+    }
+    if is_alone:  # without a dump nothing else can be said of them
+        rest = named.pop("cannot tell")
+        told = [f"nothing impossible in {', '.join(dict.fromkeys(rest))}"] if rest else []
+        parts = [*_counted(named), *told]
+    else:
+        parts = _counted(named)
+    if violations:
+        parts.insert(0, plural(len(violations), "inequality", "inequalities") + " broken")
+    runs = f"{n_runs} runs: " if n_runs > 1 else ""
+    return runs + ("; ".join(parts) or "no key that can be audited")
+
+
+def _counted(named: dict[str, list[str]]) -> list[str]:
+    """Verdict and keys, for verdicts that any key has."""
+    return [
+        f"{len(found)} {name}: {', '.join(dict.fromkeys(found))}" for name, found in named.items() if found
+    ]

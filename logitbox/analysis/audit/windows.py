@@ -46,7 +46,7 @@ class Windows:
 
     Attributes:
         line, micro: int64 [J], numbers of both.
-        covered: bool [lines]: every step of the line was recorded.
+        covered: bool [lines]: it is known which steps the line is about, and all of them were recorded wholly.
     """
 
     line: Int
@@ -59,22 +59,30 @@ class Windows:
         return Windows(self.line[kept], self.micro[kept], self.covered)
 
 
-def train_windows(steps: Int, micros: Micros, alignment: Alignment, more: int = 0) -> Windows:
+def train_windows(
+    steps: Int, micros: Micros, alignment: Alignment, more: int = 0, between: int | None = None
+) -> Windows:
     """Windows of training lines.
+
+    The first line is covered only where it begins with training, or where lines are one step apart: else a resumed run
+    may have begun anywhere in its window.
 
     Args:
         steps: of the lines, ascending, int64 [L].
         micros: recorded.
         alignment: one of `TRAIN`.
         more: steps of the line before that count again (1: "line+1").
+        between: steps between lines, where the log tells them.
     """
-    before = np.concatenate([[_start(steps, micros, alignment)], steps[:-1]]) if len(steps) else steps
+    start, is_known = _start(steps, micros, alignment, between)
+    before = np.concatenate([[start], steps[:-1]]) if len(steps) else steps
     first, last = before + 1 + alignment.shift - more, steps + alignment.shift
     if len(first):
         first[0] += more  # nothing was logged before the first line
     recorded = micros.steps
     held = np.searchsorted(recorded, last, "right") - np.searchsorted(recorded, first, "left")
-    covered = (held == last - first + 1) & (last >= first)
+    covered = (held == last - first + 1) & (last >= first) & ~_any_within(first, last, micros.partial)
+    covered[:1] &= is_known
     order = np.argsort(micros.where["step"], kind="stable")
     sorted_steps = micros.where["step"][order]
     begin, end = np.searchsorted(sorted_steps, first, "left"), np.searchsorted(sorted_steps, last, "right")
@@ -97,7 +105,7 @@ def eval_windows(steps: Int, micros: Micros, alignment: Alignment) -> Windows:
         line.append(np.full(len(found), number))
         micro.append(found)
     nothing = np.zeros(0, dtype=np.int64)
-    covered = np.isin(wanted, micros.steps)
+    covered = np.isin(wanted, micros.steps) & ~np.isin(wanted, micros.partial)
     return Windows(np.concatenate([nothing, *line]), np.concatenate([nothing, *micro]), covered)
 
 
@@ -118,16 +126,42 @@ def guess_steps(count: int, recorded: Int, logging_steps: float | None, *, is_tr
     return np.arange(1, count + 1, dtype=np.int64) * between
 
 
-def _start(steps: Int, micros: Micros, alignment: Alignment) -> int:
-    """The step before the first line's window: one interval earlier, but not before training began."""
-    usual = int(np.median(np.diff(steps))) if len(steps) > 1 else int(steps[0])
-    begin = max(int(steps[0]) - usual, 0)
-    # A run that was resumed between two lines begins with a shorter window.
-    recorded = micros.steps
-    inside = recorded[(recorded > begin + alignment.shift) & (recorded <= steps[0] + alignment.shift)]
-    if len(inside) and inside[0] == recorded[0]:
-        return int(inside[0]) - 1 - alignment.shift
-    return begin
+def _start(steps: Int, micros: Micros, alignment: Alignment, between: int | None) -> tuple[int, bool]:
+    """(the step before the first line's window, whether it is known to be)."""
+    if not len(steps):
+        return 0, False
+    recorded, gaps = micros.steps, np.diff(steps)
+    told, often = np.unique(gaps, return_counts=True)
+    usual = between or (int(told[often.argmax()]) if len(gaps) else int(steps[0]))
+    # Lines and recorded steps that are both counted from 0 begin with step 0, not with 1.
+    earliest = min(0, int(recorded[0]) - 1 - alignment.shift) if len(recorded) else 0
+    begin = max(int(steps[0]) - max(usual, 1), earliest)
+    return begin, begin <= 0 or (len(gaps) > 1 and bool((gaps == 1).all()))
+
+
+def lacks_lines(steps: Int, logged: Int, between: int | None = None) -> Mask:
+    """Lines of a key before which one of its lines may be missing, bool [L].
+
+    Their gap is not the key's usual one, and something else was logged inside it, or should have been: a value that was
+    null, or a key that is logged now and then. Whether the line is about all of the gap cannot be known.
+
+    Args:
+        steps: of the key's lines, ascending, int64 [L].
+        logged: steps of all lines of the phase, ascending.
+        between: steps between lines, where the log tells them.
+    """
+    gaps = np.diff(steps)
+    told, often = np.unique(gaps, return_counts=True)
+    is_unusual = gaps != told[often.argmax()] if len(gaps) > 1 else np.zeros(len(gaps), dtype=np.bool_)
+    is_doubtful = is_unusual & _any_within(steps[:-1] + 1, steps[1:] - 1, logged)
+    if between is not None:
+        is_doubtful |= gaps > between
+    return np.concatenate([np.zeros(min(len(steps), 1), dtype=np.bool_), is_doubtful])
+
+
+def _any_within(first: Int, last: Int, places: Int) -> Mask:
+    """Whether any of some sorted places is from `first` to `last`."""
+    return np.searchsorted(places, last, "right") > np.searchsorted(places, first, "left")
 
 
 def _spans(begin: Int, end: Int) -> tuple[Int, Int]:

@@ -15,7 +15,8 @@ from logitbox.analysis.doctor.diagnosis import Diagnosis, diagnose
 from logitbox.analysis.doctor.loading import SHIPPED, load_profile, shipped
 from logitbox.analysis.doctor.profile import Profile, keys_of
 from logitbox.analysis.doctor.series import Facts, Series, series_frame, with_epochs
-from logitbox.analysis.doctor.sources.logs import read_log, series_rows
+from logitbox.analysis.doctor.sources.logs import one_training, read_log, series_rows
+from logitbox.analysis.logs.reading import is_log
 from logitbox.analysis.passes import Progress
 from logitbox.dumps.dump import Dump, open_dump
 from logitbox.errors import InputError
@@ -56,8 +57,8 @@ def doctor(
     """Judge a training run by rules, and say what to do.
 
     Args:
-        dump_or_log: a dump or its folder; or a log: a file (`trainer_state.json`, JSON, JSON lines, CSV), a list of
-            dicts, or a frame with a row for each time something was logged. What `classification` returned is judged as it
+        dump_or_log: a dump or its folder; or a log: a file (`trainer_state.json`, JSON, JSON lines, CSV, …), a
+            folder of TensorBoard event files, a list of dicts, or a frame with a row for each time something was logged. What `classification` returned is judged as it
             is, with its names, buckets, batches and window; its expected pairs are no finding.
         profile: "classification", "language-model", or the path of a TOML file of your own (docs/doctor.md). By default
             the one that fits: classification where every sample is one prediction.
@@ -119,9 +120,9 @@ def _opened(
         return given.to_dicts()
     if isinstance(given, (str, PathLike)):
         path = Path(given)
-        return open_dump(path) if path.is_dir() else read_log(path)
+        return read_log(path) if is_log(path) else open_dump(path)
     if isinstance(given, Sequence) and given and all(isinstance(row, Mapping) for row in given):
-        return [dict(row) for row in given]
+        return [{str(name): value for name, value in row.items()} for row in given]
     raise InputError(
         f"cannot read a {type(given).__name__} as a dump or a log; give a dump, a path, or a list of dicts"
     )
@@ -172,8 +173,9 @@ def _pairs(rules: Profile) -> list[str]:
 
 
 def _of_log(rows: Log, rules: Profile, name: str) -> Series:
+    rows, notes = one_training(rows)
     frame = series_frame(series_rows(rows, rules.aliases))
-    notes = [] if frame["epoch"].is_not_null().any() else ["no epochs were logged"]
+    notes += [] if frame["epoch"].is_not_null().any() else ["no epochs were logged"]
     logged = [key for key in frame["key"].unique(maintain_order=True) if not key.startswith("nonfinite/")]
     if not _looked_at(logged, rules):
         names = dict.fromkeys(

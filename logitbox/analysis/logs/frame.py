@@ -34,7 +34,7 @@ class Logged:
         source: what it was read from, for messages.
         format: of the file, in words: "transformers trainer_state.json", "console text", …
         framework: who wrote it as far as its keys tell ("trl", "ms-swift", "llama-factory", "transformers"), "" if they do not.
-        notes: what a reader must be told: runs split, duplicates dropped, rows left out, each with its count.
+        notes: what a reader must be told: runs split (counted from 1), duplicates dropped, rows left out, each with its count.
         meta: facts of the file that are no series, such as `max_steps`, `train_batch_size`, `logging_steps`.
     """
 

@@ -14,11 +14,13 @@ class Framework:
         name: of the trainer.
         any_of: one of these tells it,
         all_of: if all of these are there.
+        is_sure: whether nobody else's trainer has such names; those of a dump are anybody's.
     """
 
     name: str
     any_of: frozenset[str]
     all_of: frozenset[str] = frozenset()
+    is_sure: bool = True
 
 
 FRAMEWORKS = (
@@ -30,27 +32,33 @@ FRAMEWORKS = (
             {
                 "mean_token_accuracy",
                 "eval_mean_token_accuracy",
-                "num_tokens",
                 "rewards/accuracies",
                 "rewards/margins",
                 "completions/mean_length",
             }
         ),
     ),
-    Framework("ms-swift", frozenset({"token_acc", "eval_token_acc"})),
+    Framework("trl", frozenset({"num_tokens"}), is_sure=False),
+    Framework("ms-swift", frozenset({"token_acc", "eval_token_acc"}), is_sure=False),
     Framework(
         "transformers",
         frozenset({"learning_rate", "eval_loss", "eval_runtime", "train_runtime"}),
         frozenset({"epoch"}),
+        is_sure=False,
     ),
 )
 """The first that fits."""
 
 
-def framework_of(names: Collection[str]) -> str:
-    """The trainer whose log has these names (of keys, steps and epochs); "" if they do not tell."""
+def framework_of(names: Collection[str], *, is_sure: bool = False) -> str:
+    """The trainer whose log has these names (of keys, steps and epochs); "" if they do not tell.
+
+    Args:
+        names: all of the log.
+        is_sure: ask only for trainers whose names nobody else uses.
+    """
     bare = {name.removeprefix("train/").replace("eval/", "eval_") for name in names} | set(names)
     for one in FRAMEWORKS:
-        if bare & one.any_of and one.all_of <= bare:
+        if bare & one.any_of and one.all_of <= bare and one.is_sure >= is_sure:
             return one.name
     return ""

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,8 @@ def printed(given: Any) -> Printed | None:
     """
     if isinstance(given, str):
         return _parsed(given)
+    if isinstance(given, Decimal):
+        return _parsed(str(given))
     if isinstance(given, np.floating) and not isinstance(given, float):  # narrower than Python's
         found = _parsed(str(given))
         return found and Printed(found.value, found.decimals, found.digits, _FLOAT32 * abs(found.value))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+_SHOWN = 5
 Row = dict[str, Any]
 """Names to what was logged. Numbers are text as printed, or numbers if they were given in memory."""
 
@@ -61,3 +63,9 @@ def _run_of(row: Mapping[str, Any]) -> str:
 def plural(n: int, one: str, many: str = "") -> str:
     """`1 row`, `2 rows`."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def named(counts: Counter[str]) -> str:
+    """The most frequent names, `loss, acc, …`."""
+    names = [name for name, _ in counts.most_common(_SHOWN)]
+    return ", ".join([*names, *(["…"] if len(counts) > _SHOWN else [])])

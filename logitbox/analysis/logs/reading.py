@@ -13,8 +13,9 @@ import polars as pl
 
 from logitbox.analysis.logs.formats.console import read_console
 from logitbox.analysis.logs.formats.json_text import read_json
-from logitbox.analysis.logs.formats.memory import of_dump, of_memory
+from logitbox.analysis.logs.formats.memory import of_memory
 from logitbox.analysis.logs.formats.notebook import read_notebook
+from logitbox.analysis.logs.formats.recorded import DUMP, of_dump
 from logitbox.analysis.logs.formats.tables import read_table
 from logitbox.analysis.logs.formats.tensorboard import event_files, is_event_file, read_events
 from logitbox.analysis.logs.frame import SCHEMA, Logged
@@ -22,7 +23,7 @@ from logitbox.analysis.logs.frameworks import framework_of
 from logitbox.analysis.logs.keys import phase_of_key
 from logitbox.analysis.logs.precision import Printed, precisions, printed
 from logitbox.analysis.logs.raw import Raw, plural
-from logitbox.analysis.logs.records import Reading, Record
+from logitbox.analysis.logs.records import Name, Reading, Record
 from logitbox.analysis.logs.splitting import split
 from logitbox.dumps.dump import Dump, open_dump
 from logitbox.errors import InputError
@@ -32,6 +33,8 @@ FORMATS = (
 )
 _LARGEST = 200_000_000
 """Bytes of a log; a file beyond it is no log of scalars."""
+_BEGIN = 64
+"""Bytes of which a file's code is told."""
 _MOST_BAD = 0.01
 """Share of characters of a text that may be unknown."""
 _USUAL_FILES = (
@@ -42,6 +45,7 @@ _USUAL_FILES = (
     "*_results.json",
 )
 _SHOWN = 8
+_SHOWN_PATH = 60
 
 
 def read_logged(
@@ -82,7 +86,7 @@ def read_raw(path: Path) -> Raw:
     Raises:
         InputError: there is no such file, or nothing can be read in it.
     """
-    if path.is_dir():
+    if _is_folder(path):
         return _of_folder(path)
     if not path.is_file():
         raise InputError(f"{path} is neither a dump (a folder with dump.json) nor a log; give {FORMATS}")
@@ -97,8 +101,26 @@ def read_raw(path: Path) -> Raw:
     return raw
 
 
+def is_log(path: Path) -> bool:
+    """Whether a path is to be read as a log: it is no folder, or one without a dump, but with event files of TensorBoard."""
+    return not _is_folder(path) or (not _is_dump(path) and bool(event_files(path)))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:  # a log's own text, say
+        raise InputError(
+            f"{str(path)[:_SHOWN_PATH]!r} is no path ({error.strerror}); give {FORMATS}"
+        ) from error
+
+
+def _is_dump(folder: Path) -> bool:
+    return (folder / "dump.json").is_file()
+
+
 def _of_folder(path: Path) -> Raw:
-    if (path / "dump.json").is_file():
+    if _is_dump(path):
         return of_dump(open_dump(path))
     if event_files(path):
         raw = read_events(path)
@@ -120,8 +142,8 @@ def _decoded(path: Path) -> tuple[str, int]:
     """The text of a file, and how many characters of it are unknown: a console's text may be cut within one."""
     data = path.read_bytes()
     try:
-        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as PowerShell redirects
-            return data.decode("utf-16"), 0
+        if code := _utf16(data):
+            return data.decode(code), 0
         return data.decode("utf-8-sig"), 0
     except UnicodeDecodeError as error:
         text = data.decode("utf-8", errors="replace")
@@ -129,6 +151,20 @@ def _decoded(path: Path) -> tuple[str, int]:
         if n_bad > _MOST_BAD * len(text):
             raise InputError(f"{path} is no text ({error}); give a log in UTF-8") from error
         return text, n_bad
+
+
+def _utf16(data: bytes) -> str:
+    """Which UTF-16 it is, as PowerShell redirects; "" if none. Without a mark, every second byte of ASCII is 0."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    begin = data[:_BEGIN]
+    for code, zeros, others in (
+        ("utf-16-le", begin[1::2], begin[::2]),
+        ("utf-16-be", begin[::2], begin[1::2]),
+    ):
+        if zeros and not any(zeros) and all(others):
+            return code
+    return ""
 
 
 def _parsed(text: str, path: Path) -> Raw:
@@ -159,9 +195,9 @@ def _logged(raw: Raw, source: str, step_key: str) -> Logged:
     runs: list[list[Record]] = []
     told: list[str] = []
     for part in raw.parts:
-        found = split(reading.records(part.rows), len(runs))
+        found = split(reading.records(part.rows), len(runs) + 1)
         if len(raw.parts) > 1:
-            told.append(f"run {len(runs)} is {part.name or 'the first folder'}")
+            told.append(f"run {len(runs) + 1} is {part.name or 'the first folder'}")
         told += found.notes
         runs += [run for run in found.runs if run]
     names = {str(name) for row in raw.rows for name in row} | {
@@ -172,7 +208,7 @@ def _logged(raw: Raw, source: str, step_key: str) -> Logged:
         _frame(runs),
         source,
         raw.format,
-        framework_of(names),
+        framework_of(names, is_sure=raw.format == DUMP),
         (*raw.notes, *told, *reading.notes()),
         reading.meta | facts,
     )
@@ -202,12 +238,12 @@ def _frame(runs: list[list[Record]]) -> pl.DataFrame:
 
 def _precision(run: list[Record]) -> dict[tuple[int, str], float]:
     """Half-width of every value of a run, by row and key."""
-    of_key: defaultdict[str, list[tuple[int, Printed]]] = defaultdict(list)
+    of_key: defaultdict[Name, list[tuple[int, Printed]]] = defaultdict(list)
     for record in run:
         for key, cell in record.cells.items():
-            of_key[key].append((record.row, cell))
+            of_key[record.phase, key].append((record.row, cell))
     return {
         (row, key): half
-        for key, cells in of_key.items()
+        for (_, key), cells in of_key.items()
         for (row, _), half in zip(cells, precisions([cell for _, cell in cells]), strict=True)
     }

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-from logitbox.analysis.logs.keys import EPOCHS, STEPS, TOTALS, is_value
+from logitbox.analysis.logs.keys import EPOCHS, STEPS, TOTALS, is_of_machine, is_value
 from logitbox.analysis.logs.precision import Printed, printed
-from logitbox.analysis.logs.raw import Row, plural
+from logitbox.analysis.logs.raw import Row, named, plural
 
 _MOST_STEPS = 2.0**53
 """Whole numbers are exact up to here; nothing beyond is a step."""
 _DEEPEST = 4
-_SHOWN = 5
+Name = tuple[str | None, str]
+"""Phase of a row, and key."""
+Moment = tuple[int | None, float | None, str | None]
+"""Step, epoch and phase of a row, as far as it tells."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,12 @@ class Record:
     phase: str | None
     cells: dict[str, Printed]
 
+    @cached_property
+    def names(self) -> list[Name]:
+        """Its keys that are about the training, not the machine; all of them where it has no others."""
+        keys = [key for key in self.cells if not is_of_machine(key)] or self.cells
+        return [(self.phase, key) for key in keys]
+
 
 @dataclass
 class Reading:
@@ -42,10 +52,14 @@ class Reading:
     Attributes:
         step_key: the name of the step, "" for the usual ones.
         meta: numbers that rows repeat, such as the steps that a run was to have.
+        epoch_of: the last moment of rows of `key` and `value` that had an epoch, to that.
+        numbers: of each row that was given, in order, the number (`Record.row`) of the record that it went into.
     """
 
     step_key: str = ""
     meta: dict[str, float] = field(default_factory=dict[str, float])
+    numbers: list[int] = field(default_factory=list[int])
+    epoch_of: dict[tuple[Any, ...], float] = field(default_factory=dict[tuple[Any, ...], float])
     n_rows: int = 0
     n_null: int = 0
     n_bad_steps: int = 0
@@ -57,30 +71,40 @@ class Reading:
         before: tuple[Any, ...] | None = None
         for row in rows:
             here = self._moment(row)
-            if not is_long(row):
+            if is_long(row):
+                before = self._add_long(found, row, here, before)
+            else:
                 before = None
                 self._add(found, here, dict(self._cells(row)))
-                continue
-            together = (*here, row.get("time"))
-            number = printed(row["value"])
-            if row["key"].lower() in EPOCHS and together == before and number:
-                found[-1] = replace(found[-1], epoch=number.value)
-                continue
-            cells = dict(self._cells({row["key"]: row["value"]}))
-            if together == before and not cells.keys() & found[-1].cells.keys():
-                found[-1].cells.update(cells)
-            else:
-                before = together if self._add(found, here, cells) else None
+            self.numbers.append(self.n_rows - 1)
         return found
+
+    def _add_long(
+        self, found: list[Record], row: Row, here: Moment, before: tuple[Any, ...] | None
+    ) -> tuple[Any, ...] | None:
+        """Adds a name and a number, to the last record if that is of the same moment; gives what the next must be equal to."""
+        together = (*here, row.get("time"))
+        number = printed(row["value"])
+        if row["key"].lower() in EPOCHS and number:
+            self.epoch_of = {together: number.value}
+            if together == before:
+                found[-1] = replace(found[-1], epoch=number.value)
+                return before
+        cells = dict(self._cells({row["key"]: row["value"]}))
+        if together == before and not cells.keys() & found[-1].cells.keys():
+            found[-1].cells.update(cells)
+            return before
+        step, epoch, phase = here
+        return (
+            together if self._add(found, (step, self.epoch_of.get(together, epoch), phase), cells) else None
+        )
 
     def notes(self) -> list[str]:
         """What was left out."""
         found: list[str] = []
         if self.without_numbers:
-            names = [name for name, _ in self.without_numbers.most_common(_SHOWN)]
-            more = ", …" if len(self.without_numbers) > _SHOWN else ""
-            n = self.without_numbers.total()
-            found.append(f"{plural(n, 'value')} without a number left out ({', '.join(names)}{more})")
+            n = plural(self.without_numbers.total(), "value")
+            found.append(f"{n} without a number left out ({named(self.without_numbers)})")
         if self.n_null:
             found.append(f"{plural(self.n_null, 'null value')} left out")
         if self.n_bad_steps:
@@ -92,7 +116,7 @@ class Reading:
     def _add(
         self,
         found: list[Record],
-        here: tuple[int | None, float | None, str | None],
+        here: Moment,
         cells: dict[str, Printed],
     ) -> bool:
         step, epoch, phase = here
@@ -101,7 +125,7 @@ class Reading:
         self.n_rows += 1
         return bool(cells)
 
-    def _moment(self, row: Row) -> tuple[int | None, float | None, str | None]:
+    def _moment(self, row: Row) -> Moment:
         lower = {name.lower(): value for name, value in row.items() if isinstance(name, str)}
         for name in TOTALS:
             self._note_total(printed(lower.get(name)))

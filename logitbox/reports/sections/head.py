@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from logitbox.analysis.audit.audit import Audit
 from logitbox.analysis.given import repeated_steps
 from logitbox.analysis.leftout import left_out_of_loss
 from logitbox.analysis.populations import ALL
@@ -36,8 +37,8 @@ class Head:
     left_out: tuple[str, ...]
 
 
-def build(material: Material, title: str | None) -> Head:
-    """The page's head."""
+def build(material: Material, title: str | None, audited: Audit | str | None = None) -> Head:
+    """The page's head; `audited` as of `report.render`."""
     whole = material.tally.cells.filter(pl.col("type") == ALL)
     dump, main = material.dump, material.main
     sessions = {session.session for session in dump.sessions}
@@ -53,7 +54,7 @@ def build(material: Material, title: str | None) -> Head:
         facts=facts,
         of=f"{main.label}, step {main.step:,}",
         tiles=_tiles(main),
-        verdicts=_verdicts(material),
+        verdicts=(*_verdicts(material), *_audited(audited)),
         left_out=(*_left_out(dump, whole), *_not_shown(material)),
     )
 
@@ -107,6 +108,21 @@ def _verdicts(material: Material) -> tuple[tuple[str, str], ...]:
     found += [(f"{other.label}, step {other.step:,}", other.verdict) for other in material.streams[1:]]
     phases = {stream.phase for stream in material.streams}
     return tuple((name, _without_phase(told, phases)) for name, told in found if told)
+
+
+def _audited(audited: Audit | str | None) -> list[tuple[str, str]]:
+    """What the audit found wrong, and how many keys are counted in another way; nothing where all agree."""
+    if audited is None or isinstance(audited, str):
+        return []
+    wrong = [one for one in audited.keys if one.is_conviction]
+    other = sum(one.verdict == "other convention" for one in audited.keys)
+    told = [
+        f"{verdict}: {_some([one.label for one in wrong if one.verdict == verdict])}"
+        for verdict in dict.fromkeys(one.verdict for one in wrong)
+    ]
+    told += ["keys that cannot all be true"] * (not wrong and bool(audited.violations))
+    told += [f"{texts.plural(other, 'key')} by another convention than the name's"] * bool(other)
+    return [("Logged values", "; ".join(told))] if told else []
 
 
 def _without_phase(verdict: str, phases: set[str]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from logitbox.analysis.audit.aliases import ALIASES
+from logitbox.analysis.audit.alike import tie_told
 from logitbox.analysis.audit.result import KeyVerdict, Violation, grouped
 from logitbox.reports import texts
 from logitbox.reports.curves import Curve
@@ -19,7 +20,7 @@ from logitbox.reports.streams import Material, Stream
 if TYPE_CHECKING:
     from logitbox.analysis.audit.audit import Audit
 
-_MAX_ROWS, _MAX_NAMES, _MAX_TOLD = 40, 30, 20
+_MAX_ROWS, _MAX_NAMES, _MAX_TOLD, _MAX_TIES = 40, 30, 20, 6
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _compare(match: Match, material: Material, verdicts: Mapping[str, KeyVerdict
     if both.is_empty():
         return None
     step, logged, value = both.row(-1)
-    told = (texts.number(logged), texts.number(value), texts.signed(logged - value))
+    told = (texts.number(logged), texts.number(value), _difference(logged - value))
     return Compared(match.logged, key + dataset, f"{step:,}", *told, _named(verdict))
 
 
@@ -171,9 +172,19 @@ def _audited_row(label: str, metric: str, verdict: KeyVerdict) -> Compared | Non
     line = furthest.row(-1, named=True)
     logged, ours = line["logged"], line["reference"]
     is_known = ours is not None and not math.isnan(ours)
-    told = (texts.number(ours), texts.signed(logged - ours)) if is_known else ("–", "–")
+    told = (texts.number(ours), _difference(logged - ours, line["tolerance"])) if is_known else ("–", "–")
     step = "–" if line["step"] is None else f"{line['step']:,}"
     return Compared(label, metric, step, texts.number(logged), *told, _named(verdict))
+
+
+def _difference(value: float, tolerance: float = 0.0) -> str:
+    """With its sign and two significant digits, however small; what rounding explains is 0."""
+    if math.isnan(value) or math.isinf(value):
+        return texts.number(value)
+    if abs(value) <= tolerance:
+        return "0"
+    told = f"{abs(value):.2g}" if abs(value) < 100 else f"{abs(value):,.0f}"
+    return f"{'−' if value < 0 else '+'}{told}"
 
 
 def _named(verdict: KeyVerdict | None) -> str:
@@ -206,6 +217,9 @@ def _explanation(alike: Sequence[KeyVerdict]) -> Told:
     about = _sentence(first.about)
     if any(one.about != first.about for one in alike):
         about = f"Of {first.label}: {about}"
+    if unnamed := [tie_told(name) for name in first.ties_with if name not in first.about]:
+        more = f" and {len(unnamed) - _MAX_TIES} more" if len(unnamed) > _MAX_TIES else ""
+        about = f"{about} Fits as well: {', '.join(unnamed[:_MAX_TIES])}{more}."
     names = ", ".join(one.label for one in alike)
     return Told(names, _named(first), about, _sentence(first.fix or first.tell_apart))
 

@@ -121,5 +121,14 @@ def _sums(members: list[Target]) -> dict[str, Any]:
     right = [[value["correct"] for value in sample] for sample in samples.values()]
     is_known = all(x is not None for part in right for x in part)
     row["sequence_correct@samples"] = sum(all(part) for part in right) if is_known else None
+    nll = [[value["nll"] for value in sample] for sample in samples.values()]
+    is_known = all(x is not None for part in nll for x in part)
+    risen = [math.exp(math.fsum(part) / len(part)) for part in nll] if is_known else []
+    row["sample_perplexity@samples"] = math.fsum(risen) if is_known else None
+    row["sample_perplexity"] = (
+        math.fsum(len(part) * x for part, x in zip(nll, risen, strict=True)) if is_known else None
+    )
+    right = [[value["correct"] for value in sample] for sample in samples.values()]
+    is_known = all(x is not None for part in right for x in part)
     row["sequence_correct"] = sum(len(part) * all(part) for part in right) if is_known else None
     return row

@@ -112,8 +112,16 @@ def test_tokens_left_out_are_counted(case: Case) -> None:
 
 def test_batches_hold_those_without_labels(case: Case) -> None:
     evidence, targets, _, _ = case
-    assert evidence.batches.columns == [*MICRO, "rows", "positions", "predicted", "n_supervised"]
-    rows = {tuple(row[: len(MICRO)]): row[len(MICRO) :] for row in evidence.batches.iter_rows()}
+    assert evidence.batches.columns == [
+        *MICRO,
+        "epoch",
+        "rows",
+        "positions",
+        "predicted",
+        "n_supervised",
+    ]
+    sizes = evidence.batches.drop("epoch")
+    rows = {tuple(row[: len(MICRO)]): row[len(MICRO) :] for row in sizes.iter_rows()}
     assert len(rows) == evidence.batches.height == 12
     for rank in (0, 1):
         assert rows["train", "", 0, 1, rank, 2] == (1, T, T - 1, 0)

@@ -85,6 +85,24 @@ def test_with_a_dump_names_are_those_of_its_definitions():
     assert only("n_tokens", specs=(spec(),)) is None
 
 
+@pytest.mark.parametrize(("key", "value", "population", "transform"), [
+    ("foo_loss", "nll", "foo", "identity"), ("foo_ppl", "nll", "foo", "exp"), ("eval_foo_perplexity", "nll", "foo", "exp"),
+    ("foo_acc", "correct", "foo", "identity"), ("eval/foo/entropy", "entropy", "foo", "identity"),
+    ("foo_bar_loss", "nll", "foo_bar", "identity"), ("coord_loss", "nll", "coord", "identity"),
+    ("text_token_acc_top5", "correct_top5", "text", "identity"),
+])  # fmt: skip
+def test_metrics_of_types_and_groups(key, value, population, transform):
+    ours = spec(types=["foo", "foo_bar"], groups={"coord": range(10)}, ordered={"coord": {}})
+    meaning = only(key, specs=(ours,))
+    assert (meaning.terms, meaning.transform) == (((value, population),), transform)
+    assert meaning.is_fraction == value.startswith("correct")
+
+
+@pytest.mark.parametrize("key", ["food_loss", "baz_loss", "foo_runtime", "foo_n_tokens", "foo_whatever"])
+def test_names_that_only_begin_like_a_type_are_not_of_it(key):
+    assert only(key, specs=(spec(types=["foo"]),)) is None
+
+
 def test_phases_and_datasets_are_the_dumps():
     streams = [("train", ""), ("val", "wiki"), ("val", "code")]
     found = only("eval_wiki_loss", specs=(spec(),), streams=streams)

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from logitbox.analysis.audit.hypotheses.entries import Level, Reduction
 from logitbox.analysis.audit.micros import Micros
 from logitbox.analysis.audit.plans import plan_of
-from logitbox.analysis.audit.windows import EVAL, TRAIN, eval_windows, guess_steps, train_windows
+from logitbox.analysis.audit.windows import (
+    EVAL,
+    TRAIN,
+    eval_windows,
+    guess_steps,
+    lacks_lines,
+    train_windows,
+)
 
 
 def micros_of(steps: list[int], passes: list[int] | None = None, ranks: int = 2) -> Micros:
@@ -58,11 +65,37 @@ def test_a_first_line_of_one_step_has_a_window_of_one_step() -> None:
     assert members(windows, micros)[1] == set(range(2, 11))
 
 
-def test_a_resumed_run_begins_with_what_was_recorded() -> None:
-    micros = micros_of(list(range(13, 31)))
-    windows = train_windows(np.array([20, 30]), micros, TRAIN[0])
-    assert windows.covered.all()
-    assert members(windows, micros)[0] == set(range(13, 21))
+def test_a_first_line_in_whose_window_the_recording_begins_is_not_covered() -> None:
+    """Training may have been resumed there, or what came before may be lost: nothing tells."""
+    windows = train_windows(np.array([20, 30]), micros_of(list(range(13, 31))), TRAIN[0])
+    assert windows.covered.tolist() == [False, True]
+
+
+def test_a_step_without_one_of_its_ranks_is_not_covered() -> None:
+    micros = micros_of(list(range(1, 13)))
+    kept = ~((micros.where["step"] == 5) & (micros.where["rank"] == 1))
+    where = {name: column[kept] for name, column in micros.where.items()}
+    fewer = Micros(where, {name: column[kept] for name, column in micros.batches.items()}, {})
+    assert fewer.partial.tolist() == [5]
+    assert train_windows(np.array([4, 8, 12]), fewer, TRAIN[0]).covered.tolist() == [True, False, True]
+    assert eval_windows(np.array([4, 5]), fewer, EVAL[0]).covered.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("steps", "logged", "between", "expected"),
+    [
+        ([5, 10, 20, 25], [5, 10, 15, 20, 25], None, [False, False, True, False]),
+        ([5, 10, 20, 25], [5, 10, 20, 25], None, [False] * 4),  # a longer gap in everything
+        ([5, 10, 20, 25], [5, 10, 20, 25], 5, [False, False, True, False]),
+        ([10, 20, 30], [5, 10, 15, 20, 25, 30], None, [False] * 3),  # logged every other time
+        ([1, 10, 20], [1, 10, 20], None, [False] * 3),
+        ([7], [7], None, [False]),
+        ([], [], None, []),
+    ],
+)
+def test_lines_before_which_a_line_is_missing(steps, logged, between, expected) -> None:
+    found = lacks_lines(np.array(steps, dtype=np.int64), np.array(logged, dtype=np.int64), between)
+    assert found.tolist() == expected
 
 
 def test_one_more_step_is_that_of_the_line_before() -> None:

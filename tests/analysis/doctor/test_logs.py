@@ -375,3 +375,56 @@ def test_the_verdict_of_one_check(tmp_path):
     assert str(doctor([{"loss": 1.5}], path)) == "the one check warns (b)"
     path.write_text(rule + 'severity = "fail"\n', encoding="utf-8")
     assert str(doctor([{"loss": 1.5}], path)) == "the one check fails (b)"
+
+
+def judged(rows, key="train/nll"):
+    """(step, value) of a key, and the notes."""
+    found = doctor(rows, "language-model")
+    values = found.series.filter(pl.col("key") == key)
+    return list(zip(values["step"], values["value"], strict=True)), found.facts.notes
+
+
+def rows_of(steps, value=1.0):
+    return [{"step": s, "epoch": s / 100, "loss": value + s / 1000, "lr": 0.1} for s in steps]
+
+
+def test_repeated_rows_count_once():
+    values, notes = judged([row for row in rows_of([1, 2, 3]) for _ in range(2)])
+    assert values == [(1, 1.001), (2, 1.002), (3, 1.003)]
+    assert notes == ("3 rows repeated an earlier one word for word: dropped",)
+
+
+def test_what_a_resume_replaced_is_left_out():
+    evaluation = {"step": 30, "eval_loss": 0.5}
+    values, notes = judged([*rows_of([10, 20, 30, 40]), evaluation, *rows_of([30, 40, 50], 2.0)])
+    assert values == [(10, 1.01), (20, 1.02), (30, 2.03), (40, 2.04), (50, 2.05)]
+    assert notes == (
+        "run 2 begins at row 5: resumed at step 30, after 40; 3 rows of the run before replaced",
+        "of 2 runs the last is judged: 2 rows of earlier ones that it replaces left out",
+    )
+    again, _ = judged([*rows_of([10, 20]), evaluation, evaluation | {"eval_loss": 0.6}], "eval/nll")
+    assert again == [(30, 0.6)]
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_of_several_trainings_the_last_is_judged(long):
+    rows = [*rows_of([10, 20, 30]), *rows_of([10, 20], 2.0)]
+    if long:
+        rows = [
+            {"step": row["step"], "key": key, "value": row[key]}
+            for row in rows
+            for key in ("loss", "lr", "epoch")
+        ]
+    values, notes = judged(rows)
+    assert values == [(10, 2.01), (20, 2.02)]
+    assert "of 2 runs the last is judged: 3 rows of earlier ones that it replaces left out" in notes
+
+
+def test_names_with_slashes():
+    rows = [{"step": s, "train/loss": 1.0, "eval/loss": 2.0} for s in (1, 2)]
+    assert judged(rows)[0] == [(1, 1.0), (2, 1.0)]
+    assert judged(rows, "eval/nll")[0] == [(1, 2.0), (2, 2.0)]
+
+
+def test_names_that_are_no_text():
+    assert judged([{1: 2.0, "loss": 1.5, "step": 1, None: 3}])[0] == [(1, 1.5)]

@@ -201,8 +201,8 @@ def test_wandb(tmp_path):
     assert cells(chart, run=1) == {(2, "train/loss"): ("train", 1.75), (3, "train/loss"): ("train", 1.625)}
     assert chart.notes == (
         "3 columns of least and greatest values left out",
-        "run 0 is calm-sea-1",
-        "run 1 is a - b",
+        "run 1 is calm-sea-1",
+        "run 2 is a - b",
     )
     history = read(tmp_path, "history.jsonl", WANDB)
     assert history.format == "W&B history"

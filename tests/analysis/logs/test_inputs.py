@@ -20,7 +20,7 @@ def test_dump(tmp_path):
         rec.scalars(1, {"loss": 1.2345678, "lr": 1e-4})
         rec.scalars(2, {"eval_loss": 1.5})
         rec.scalars(2, {"loss": 1.25}, phase="holdout")
-    for given in (open_dump(tmp_path / "dump"), tmp_path / "dump"):
+    for given in (open_dump(tmp_path / "dump"), tmp_path / "dump", str(tmp_path / "dump")):
         logged = read_logged(given)
         assert logged.format == "scalars of a dump"
         assert cells(logged) == {
@@ -103,6 +103,10 @@ def test_what_cannot_be_opened(tmp_path):
         (tmp_path / "none.json", "is neither a dump"),
         (tmp_path, "is a folder without a dump .*; give one of its files: trainer_state.json"),
         (tmp_path / "x.log", "is no text"),
+        (
+            "{'loss': 1.5}\n" * 1000,
+            r"^\"\{'loss'.* is no path \(File name too long\); give a trainer_state.json",
+        ),
         (3, "cannot read a int as a log; give a path"),
         ([], "cannot read a list of no rows"),
         ([{"loss": 1}, 3], "cannot read a list of int"),

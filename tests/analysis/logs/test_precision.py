@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -29,6 +31,7 @@ FINITE = st.floats(min_value=-1e6, max_value=1e6, allow_subnormal=False)
         (7, 7.0, 0, 1),
         (np.float32(0.7), 0.7, 1, 1),
         (np.int64(7), 7.0, 0, 1),
+        (Decimal("1.50"), 1.5, 2, 3),
         (np.float64(0.5), 0.5, 1, 1),
     ],
 )
@@ -85,7 +88,7 @@ def test_the_rule():
 
 
 @given(st.lists(FINITE, min_size=1, max_size=30), st.integers(0, 8), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_decimals_bound(values, n, drops_zeros):
     # Python prints a float rounded to whole numbers with a decimal that was not rounded to: 2.0.
     texts = [repr(round(value, n or 1)) if drops_zeros else f"{value:.{n}f}" for value in values]
@@ -94,7 +97,7 @@ def test_decimals_bound(values, n, drops_zeros):
 
 
 @given(st.lists(FINITE, min_size=1, max_size=30), st.integers(1, 12))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_significant_digits_bound(values, n):
     texts = [f"{value:.{n}g}" for value in values]
     for value, text, half in zip(values, texts, room(texts), strict=True):
@@ -117,3 +120,52 @@ def test_float32(values):
     for number, half in zip(narrow, precisions([printed(one) for one in narrow]), strict=True):
         edge = float(number) + 0.499 * float(np.spacing(number))
         assert abs(edge - printed(number).value) <= half * (1 + 1e-6) + 1e-45
+
+
+PRINTERS = {
+    "%.4f": lambda x: f"{x:.4f}",
+    "%.4g": lambda x: f"{x:.4g}",
+    "transformers": lambda x: repr(round(x, 4)),
+    "ms-swift": lambda x: repr(round(x, 8)),
+    "float32": lambda x: repr(float(np.float32(x))),
+    "float64": repr,
+    "%.2e": lambda x: f"{x:.2e}",
+}
+AT_MOST = {"%.4f": 5.1e-5, "transformers": 5.1e-5, "ms-swift": 6e-6, "float32": 1e-10, "float64": 1e-10}
+"""Of a key whose values reach 1e5: never absurdly wide."""
+
+
+@pytest.mark.parametrize("printer", PRINTERS)
+def test_printers_of_trainers(printer):
+    """Losses, accuracies that are fractions of small numbers, learning rates and norms, a few at a time."""
+    rng = np.random.default_rng(0)
+    for kind in (
+        lambda n: rng.uniform(0.0, 5.0, n),
+        lambda n: rng.integers(0, 9, n) / 8,
+        lambda n: 10.0 ** rng.uniform(-7, -3, n),
+        lambda n: 10.0 ** rng.uniform(-4, 5, n),
+    ):
+        for n in (1, 2, 3, 10, 30):
+            values = kind(n).tolist()
+            texts = [PRINTERS[printer](value) for value in values]
+            stored = np.float64(np.float32(values)) if printer == "float32" else values
+            halves = room(texts)
+            for value, text, half in zip(stored, texts, halves, strict=True):
+                assert abs(value - float(text)) <= half * (1 + 1e-9) + 1e-15 * abs(value)
+            if n == 30 and printer in AT_MOST and len(set(texts)) > 9:
+                assert max(halves) <= AT_MOST[printer]
+
+
+@pytest.mark.parametrize(
+    ("texts", "halves"),
+    [
+        (["0.5", "0.8981481481481481"], [5e-17, 5e-17]),
+        (["1.0", "0.7337145492434501", "0.0"], [5e-16, 5e-17, 5e-17]),
+        (["1e-05", "0.0001", "9.5e-06"], [5e-7, 5e-6, 5e-8]),
+        (["1e-05"], [5e-6]),
+        (["128", "1024", "7"], [0.5, 0.5, 0.5]),
+        (["0.7027", "0.7", "1e-04"], [5e-5, 5e-5, 5e-5]),
+    ],
+)
+def test_mixed_values_of_one_key(texts, halves):
+    assert room(texts) == pytest.approx(halves, rel=1e-9)

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from logitbox import cli
 from logitbox.analysis.doctor import doctor
 from logitbox.analysis.logs import read_logged
 from logitbox.errors import InputError
@@ -76,12 +77,17 @@ def test_folders(tmp_path):
     got = [logged.frame.filter(run=run)["value"].to_list() for run in logged.runs]
     assert got == [[2.0, 1.5], [3.0, 2.5], [2.75, 2.25]]
     assert logged.format == "TensorBoard event files"
-    assert logged.notes[:2] == ("run 0 is a", "run 1 is b")
-    assert logged.notes[2].startswith("run 2 begins at row 4: resumed at step 2, after 2")
+    assert logged.notes[:2] == ("run 1 is a", "run 2 is b")
+    assert logged.notes[2].startswith("run 3 begins at row 4: resumed at step 2, after 2")
 
 
-def test_doctor_reads_it(tmp_path):
-    series = doctor(write(tmp_path / NAME, EVENTS), "classification").series.filter(key="train/loss")
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_doctor_reads_it(tmp_path, is_folder, capsys):
+    path = write(tmp_path / "runs" / NAME, EVENTS)
+    path = path.parent if is_folder else path
+    assert cli.run(["doctor", str(path), "--json"]) == 0
+    assert "train/loss" in capsys.readouterr().out
+    series = doctor(path, "classification").series.filter(key="train/loss")
     assert series["step"].to_list()[0] == 5
     assert series["value"].to_list()[0] == pytest.approx(1.4224)
 

@@ -62,7 +62,7 @@ WRITERS = {
 
 
 @given(histories())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_every_format_reads_back_the_same(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("logs")
     in_memory = read_logged(rows)
@@ -85,7 +85,7 @@ def test_every_format_reads_back_the_same(tmp_path_factory, rows):
         max_size=5,
     )
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_dicts_are_found_as_python_prints_them(rows):
     """Keys and texts with escapes are left as they are printed; all else is what Python's own parser says."""
     plain = [
@@ -99,7 +99,7 @@ def test_dicts_are_found_as_python_prints_them(rows):
 
 
 @given(st.text(st.sampled_from(list("{}[]()'\":,\\ \n1.e-naf")), max_size=300))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_no_text_is_an_error(text):
     for row in dicts_in(text):
         assert row
@@ -140,10 +140,10 @@ def test_nothing_is_evaluated():
 
 
 def test_many_rows_are_read_fast():
-    rows = [{"step": i, **{f"key_{k}": i + k / 7 for k in range(20)}} for i in range(1000)]
+    rows = [{"step": i, **{f"key_{k}": i + k / 7 for k in range(20)}} for i in range(300)]
     start = time.process_time()
     frame = read_logged(rows).frame
-    assert frame.height == 20_000
+    assert frame.height == 6_000
     assert frame["run"].max() == 0
     assert frame.schema["value"] == pl.Float64
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 2

@@ -1,4 +1,4 @@
-"""Hypotheses about how tokens are grouped and weighted: averages of averages, and averages of a part."""
+"""Hypotheses about how tokens are grouped and weighted: averages of averages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MICRO = Hypothesis(
     case="loss",
 )
 
-MEANS: tuple[Hypothesis, ...] = (
+AVERAGING: tuple[Hypothesis, ...] = (
     _MICRO,
     Hypothesis(
         id="micro-mean-by-step",
@@ -137,6 +137,36 @@ MEANS: tuple[Hypothesis, ...] = (
         case="eval_loss",
     ),
     Hypothesis(
+        id="eval-batch-kept",
+        catalogue=("EVAL-BATCH", "DUP", "GATHER-CUT"),
+        kind="convention",
+        about="the mean of the batches' token means, repeated samples' tokens among them, weighted by their rows that are "
+        "not repeated",
+        misleads=f"{_PER_ROW}; a batch's mean is partly that of samples seen before",
+        fix=f"{_COUNT_TOKENS}; repeated samples count in neither",
+        evidence=seen_in("read: accelerate 1.15.0, transformers 5.23.0"),
+        population="{population}.duplicates",
+        reduction="eval-batch-kept",
+        needs="record(flags={'duplicate': …})",
+        applies=("evaluation", "duplicates"),
+        case="eval_loss",
+    ),
+    # In training, too: there the running average takes the place of the batch, so that order decides; no average says that.
+    Hypothesis(
+        id="eval-batch-finite",
+        catalogue=("NAN-HIDE",),
+        kind="convention",
+        about="the mean of the batches' token means, weighted by their rows, in which batches whose loss is infinite or NaN "
+        "are left out",
+        misleads="batches that overflow do not show at all; what is left may be the easy ones",
+        fix="set logging_nan_inf_filter=False, and find out which tokens are not finite",
+        evidence=seen_in("TRL#6702", "read: transformers 5.23.0"),
+        values=("nll",),
+        reduction="eval-batch-finite",
+        applies=("evaluation", "nonfinite"),
+        case="predict_loss",
+    ),
+    Hypothesis(
         id="pad-weight",
         catalogue=("PAD-WEIGHT",),
         kind="bug",
@@ -166,7 +196,7 @@ MEANS: tuple[Hypothesis, ...] = (
             catalogue=("EMPTY",),
             kind="bug",
             about=f"{about}, in which micro-batches without any label count as 0",
-            misleads="too low, by the share of micro-batches without labels",
+            misleads="too low: the mean shrinks by the share of micro-batches without labels",
             fix="leave micro-batches without labels out, or sum values and counts and divide once",
             evidence=seen_in("LF#10719", "read: ms-swift 4.6.0"),
             reduction=f"{average}-empty-0",
@@ -181,92 +211,3 @@ MEANS: tuple[Hypothesis, ...] = (
     ),
 )
 """Averages of averages over all tokens of the window."""
-
-_LAST_MICRO = "noise of a single micro-batch stands for the whole step, either way"
-
-PARTS: tuple[Hypothesis, ...] = (
-    *(
-        Hypothesis(
-            id=name,
-            catalogue=("RANK0",),
-            kind="bug",
-            about=f"{about} of rank 0 alone",
-            misleads="the other ranks' tokens are left out, either way",
-            fix="reduce sums and counts over ranks before rank 0 logs",
-            evidence=seen_in("mmdetection#1670", "accelerate#399", "read: ms-swift 3.0.0"),
-            reduction=name,
-            applies=("ranks", *applies),
-            case="token_acc",
-        )
-        for name, about, applies in (
-            ("rank-0", "the token mean", ()),
-            ("rank-0-step-mean", "the plain mean of the steps' token means", ("steps",)),
-            ("rank-0-micro-mean", "the plain mean of the micro-batches' token means", ()),
-        )
-    ),
-    *(
-        Hypothesis(
-            id=name,
-            catalogue=("LAST-MB",),
-            kind="bug",
-            about=about,
-            misleads=_LAST_MICRO,
-            fix="accumulate values and counts over all micro-batches of the step",
-            evidence=seen_in("DS#3367", "allennlp#4706"),
-            reduction=name,
-            applies=applies,
-            case="loss",
-        )
-        for name, about, applies in (
-            ("last-micro", "the token mean of every step's last micro-batch alone", ("accumulation",)),
-            (
-                "last-micro-by-step",
-                "the plain mean over steps of their last micro-batch's token mean",
-                ("accumulation", "steps"),
-            ),
-            (
-                "last-micro-of-line",
-                "the token mean of the last micro-batch before it was logged",
-                ("accumulation", "steps"),
-            ),
-        )
-    ),
-    *(
-        Hypothesis(
-            id=name,
-            catalogue=("LAST-STEP",),
-            kind="convention",
-            about=about,
-            misleads="it is noisier than its name says: the other steps since the line before are left out",
-            fix="log every step, or accumulate over the window",
-            evidence=seen_in("read: torchtune 0.6.1"),
-            reduction=name,
-            applies=("steps",),
-            case="loss",
-        )
-        for name, about in (
-            ("last-step", "the token mean of the last step alone"),
-            ("last-step-micro-mean", "the plain mean of the last step's micro-batches' token means"),
-        )
-    ),
-    *(
-        Hypothesis(
-            id=name,
-            catalogue=("RESUME",),
-            kind="bug",
-            about=f"{about} of the window and of the last step of the line before",
-            misleads="one step is counted in two lines, either way",
-            fix="reset the accumulated values after every line, also when training is resumed",
-            evidence=seen_in("MG#6237"),
-            reduction=name,
-            case="loss",
-        )
-        for name, about in (
-            ("line-before", "the token mean"),
-            ("line-before-step-mean", "the plain mean of the steps' token means"),
-        )
-    ),
-)
-"""Averages that leave tokens of the window out, or take some from beside it."""
-
-AVERAGING: tuple[Hypothesis, ...] = (*MEANS, *PARTS)

@@ -77,9 +77,6 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 
 UNSEEN: dict[str, str] = {
     "BUCKET": "the number mixes training with evaluation; a key is compared with the tokens of one phase",
-    "NAN-HIDE": "a step that is not finite has no tokens to average: the dump counts them, what stood in for them is not "
-    "recorded. The check for NaN beside finite metrics looks for it",
-    "GATHER-CUT": "which ranks are dropped from the last batch follows from the length of the data set, which is not recorded",
     "BOS": "another prefix gives other logits: record both ways and compare the dumps",
     "STRIDE": "another window gives other contexts and so other logits: record both ways and compare the dumps",
     "SHARD-EDGE": "where context or sequence parallelism cut a sequence is not recorded",
@@ -101,6 +98,7 @@ CATALOGUE: dict[str, tuple[str, ...] | str] = {
 OTHER_SOURCES: dict[str, str] = {
     "seed-000": "the project's seed 000: composite loss of ordered groups, top-5 beside top-1",
     "seed-001": "the project's seed 001 and its public code: binary entropies, caps, masks of types, clamped logits",
+    "percent": "accuracies that are logged in percent",
     "inequality-1": "the catalogue's first inequality in its weighted form: loss and accuracy weighted differently",
 }
 """Where hypotheses beyond the catalogue are from."""

@@ -6,7 +6,7 @@ from logitbox.analysis.audit.hypotheses.entries import Hypothesis, Parameter
 from logitbox.analysis.audit.hypotheses.links import seen_in
 from logitbox.analysis.audit.hypotheses.reductions import FACTORS, scaled_name
 
-_TOO_LONG = "too low, by the share of positions without a label"
+_TOO_LONG = "too low: the mean shrinks by the share of positions without a label"
 
 COUNTS: tuple[Hypothesis, ...] = (
     *(
@@ -14,7 +14,7 @@ COUNTS: tuple[Hypothesis, ...] = (
             id=name,
             catalogue=("IGN-WRONG", "SUM/ALL"),
             kind="bug",
-            about=f"{about}: an ignored label (−100) counts as a wrong token, or as one without loss",
+            about=f"{about}, so that an ignored label (−100) counts as a token of value 0",
             misleads=_TOO_LONG,
             fix="divide by the number of labels that are not −100, after the shift",
             evidence=seen_in("Fast-LLM#426"),
@@ -49,9 +49,9 @@ COUNTS: tuple[Hypothesis, ...] = (
             id=name,
             catalogue=("DENOM+ROW",),
             kind="bug",
-            about=f"{about} labels as they are before the shift: a row's first counts, though nothing predicts it",
-            misleads="too low, by rows whose first label is not −100 ÷ tokens",
-            fix="count labels[:, 1:], or update transformers",
+            about=f"{about} labels before the shift, of which a row's first counts though nothing predicts it",
+            misleads="too low, by the share of first labels among those counted",
+            fix="count labels[:, 1:], as transformers 5.23.0 does",
             evidence=seen_in("HF#46204", "read: transformers 4.46.3, 4.47.1, 4.50.0"),
             values=("nll",),
             reduction=name,
@@ -73,7 +73,7 @@ COUNTS: tuple[Hypothesis, ...] = (
         catalogue=("UNIT",),
         kind="convention",
         about="the sum over tokens divided by the bytes of their text",
-        misleads="not per token: lower by the bytes a token has",
+        misleads="not per token: lower, by the bytes that a token has",
         fix="name it per byte; compare it only with numbers per byte of the same text",
         evidence=seen_in("LMH#1544,2170"),
         values=("nll",),
@@ -86,7 +86,7 @@ COUNTS: tuple[Hypothesis, ...] = (
         catalogue=("UNIT",),
         kind="convention",
         about="the sum over tokens divided by the number of sequences",
-        misleads="not per token: higher by the tokens of a sequence, and longer sequences look worse",
+        misleads="not per token: higher, by the tokens that a sequence has, so that it grows with their length",
         fix="divide by tokens, or name it per sequence",
         evidence=seen_in("LMH#1544,2170"),
         reduction="sequence-sum",
@@ -125,36 +125,36 @@ COUNTS: tuple[Hypothesis, ...] = (
 _SCALED_BY: dict[str, tuple[tuple[str, ...], str, str, tuple[str, ...], tuple[str, ...]]] = {
     "times-accumulation": (
         ("×GA",),
-        "too high, by the number of micro-batches in a step",
+        "too high, as many times as a step has micro-batches",
         "divide by the accumulation steps once",
         seen_in("HF#37766,35204,35438,46731,47261"),
         ("token-mean", "step-mean", "rank-mean", "micro-mean"),
     ),
     "over-accumulation": (
         ("÷GA", "÷MB twice"),
-        "too low, by the number of micro-batches in a step",
-        "divide by the accumulation steps once, not again where the loss is logged",
+        "too low, as many times as a step has micro-batches",
+        "divide by the accumulation steps once, not again where it is logged",
         seen_in("SLAM-LLM#144", "HF#11919", "espnet#5090", "SW#10084", "verl#4711,4294"),
         ("token-mean", "step-mean", "rank-mean", "micro-mean"),
     ),
     "times-world": (
         ("×WORLD", "×CP/SP"),
-        "too high, by the number of ranks",
-        "gather numerator and denominator alike; update transformers after 4.47",
+        "too high, as many times as there are ranks",
+        "gather numerator and denominator alike; with transformers, update to a version later than 4.47",
         seen_in("HF#35078,48706,48167", "SW#9152", "read: transformers 4.46.3, 4.47.1"),
-        ("token-mean", "step-mean", "micro-mean", "eval-batch", "eval-batch-pooled"),
+        ("eval-batch", "eval-batch-pooled", "token-mean", "step-mean", "micro-mean"),
     ),
     "over-world": (
         ("×WORLD",),
-        "too low, by the number of ranks",
+        "too low, as many times as there are ranks",
         "divide by the number of ranks once",
         seen_in("HF#35078"),
-        ("token-mean", "step-mean", "micro-mean", "eval-batch"),
+        ("eval-batch", "token-mean", "step-mean", "micro-mean"),
     ),
     "times-accumulation-after-first": (
         ("ACC-STEPS",),
-        "too high, by the number of micro-batches in a step, in every line but the first",
-        "update ms-swift after 2.6.1",
+        "too high, as many times as a step has micro-batches, in every line but the first",
+        "update ms-swift to a version later than 2.6.1",
         seen_in("read: ms-swift 2.6.1"),
         ("step-mean", "micro-mean"),
     ),

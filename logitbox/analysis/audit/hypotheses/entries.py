@@ -14,7 +14,9 @@ Float = NDArray[np.float64]
 Kind = Literal["convention", "bug"]
 """A *convention* is another honest way to count, a *bug* is a number that its name does not cover."""
 
-Weight = Literal["equal", "rows", "positions", "tokens"]
+Weight = Literal["equal", "rows", "unrepeated", "positions", "tokens"]
+"""`unrepeated`: rows but those that a sampler repeated."""
+
 Denominator = Literal[
     "tokens", "positions", "predicted", "samples", "rows", "tokens+first_labels", "bytes", "weight"
 ]
@@ -24,7 +26,11 @@ Denominator = Literal[
 Factor = Literal["one", "accumulation", "1/accumulation", "accumulation_after_first", "world", "1/world"]
 """`accumulation_after_first`: every line but the first of the run is multiplied by the accumulation."""
 
-Keep = Literal["all", "rank_0", "last_micro", "last_step", "last_micro_of_last_step"]
+Keep = Literal[
+    "all", "rank_0", "first_ranks_at_end", "last_micro", "last_step", "last_micro_of_last_step", "finite"
+]
+"""`first_ranks_at_end`: all, but where the data end only those that `ends.cut_ranks` leaves. `finite`: those of which no
+supervised token is infinite or NaN."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ LOSSES: tuple[Hypothesis, ...] = (
             id=f"logits-times-{beta:g}",
             catalogue=("SCALE",),
             kind="bug",
-            about=f"nll of logits times {beta:g}: a scale or temperature is left out, or applied twice",
+            about=f"nll of logits times {beta:g}, as where a scale or temperature is left out or applied twice",
             misleads="loss is off either way, while accuracy and ranks do not move",
             fix="compute the loss of the logits that the model really gives, after its scale or softcap",
             evidence=seen_in("unsloth#11277", "ml-cross-entropy#48"),
@@ -76,7 +76,7 @@ LOSSES: tuple[Hypothesis, ...] = (
         id="composite",
         catalogue=("seed-000",),
         kind="convention",
-        about="the composite loss: nll of the tokens outside the group + the group's own loss, each over its own tokens",
+        about="nll of the tokens outside the group + the group's own loss, each over its own tokens, a composite loss",
         misleads="not a cross-entropy: its exponential is no perplexity, and it cannot be held against the accuracy",
         fix="log both terms beside it",
         evidence=("the project's seed 000",),
@@ -104,14 +104,16 @@ LOSSES: tuple[Hypothesis, ...] = (
 _TOPK = "too low: what lies outside the best tokens is left out"
 
 
-def _top_entropy(count: int, *, renormalised: bool) -> Hypothesis:
+def _top_entropy(count: int | str, *, renormalised: bool) -> Hypothesis:
+    """Of the best `count` tokens, or of as many as were recorded: "{k}"."""
     what = "made to add up to 1" if renormalised else "as they are"
     name = f"top{count}{'_renormalised' if renormalised else ''}"
+    which = "recorded" if count == "{k}" else f"{count} best"
     return Hypothesis(
-        id=f"entropy-{name.replace('_', '-')}",
+        id=f"entropy-{name.replace('_', '-').format(k='k')}",
         catalogue=("TOPK-H",),
         kind="convention",
-        about=f"the entropy of the {count} best tokens alone, their probabilities {what}",
+        about=f"the entropy of the {which} tokens alone, their probabilities {what}",
         misleads=_TOPK,
         fix="compute the entropy over the full vocabulary, or name it top-k",
         evidence=seen_in("ART#555"),
@@ -122,7 +124,7 @@ def _top_entropy(count: int, *, renormalised: bool) -> Hypothesis:
 
 
 READINGS: tuple[Hypothesis, ...] = (
-    *(_top_entropy(count, renormalised=again) for again in (False, True) for count in (5, 10, 20)),
+    *(_top_entropy(count, renormalised=again) for again in (False, True) for count in (5, 10, 20, "{k}")),
     *(
         Hypothesis(
             id=name,
@@ -170,7 +172,7 @@ READINGS: tuple[Hypothesis, ...] = (
         catalogue=("ENT-SENT",),
         kind="convention",
         about="the mean −ln p of the labels, an estimate of the entropy only where labels are drawn from the model",
-        misleads="on given text it is the loss; without the pad sentinel it is never negative",
+        misleads="on given text this is the loss, and tells nothing of how sure the model is",
         fix="compute −Σ p ln p from the logits",
         evidence=seen_in("TRL#2281,2496,6121,6803"),
         values=("entropy",),
@@ -181,7 +183,7 @@ READINGS: tuple[Hypothesis, ...] = (
         id="ties-are-hits",
         catalogue=("TIES",),
         kind="convention",
-        about="the share of tokens without a logit above gold's: ties count as hits",
+        about="the share of tokens without a logit above gold's, so that ties count as hits",
         misleads="too high on coarse logits (bfloat16), where equal ones are many",
         fix="take the arg-max, the lowest id among equals, and compare ids",
         evidence=seen_in("tensorflow#13005"),
@@ -193,7 +195,7 @@ READINGS: tuple[Hypothesis, ...] = (
         id="ties-are-hits-top5",
         catalogue=("TIES",),
         kind="convention",
-        about="the share of tokens with fewer than five logits above gold's: ties count as hits",
+        about="the share of tokens with fewer than five logits above gold's, so that ties count as hits",
         misleads="too high on coarse logits (bfloat16), where equal ones are many",
         fix="count a token among the five best only if it is one of five ids",
         evidence=seen_in("tensorflow#13005"),
@@ -230,7 +232,7 @@ READINGS: tuple[Hypothesis, ...] = (
         id="sequence-accuracy-unmasked",
         catalogue=("SEQ-MASK",),
         kind="bug",
-        about="the share of samples all of whose tokens are right, the prompt's among them: the mask is ignored",
+        about="the share of samples all of whose tokens are right, the prompt's among them, as where the mask is ignored",
         misleads="next to 0, whatever the answers are",
         fix="leave positions without a label out before all() is taken",
         evidence=seen_in("SW#10049,10182"),

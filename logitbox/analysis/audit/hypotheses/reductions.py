@@ -44,6 +44,11 @@ _AVERAGES: tuple[Reduction, ...] = (
         (Level(ACROSS_RANKS, "rows"),),
     ),
     Reduction(
+        "eval-batch-kept",
+        "batches' token means, weighted by their rows without those that the sampler repeated",
+        (Level(BATCH, "unrepeated"),),
+    ),
+    Reduction(
         "pad-weight",
         "batches' token means, weighted by their positions with padding",
         (Level(BATCH, "positions"),),
@@ -68,6 +73,18 @@ _PARTS_OF_IT: tuple[Reduction, ...] = (
         "plain mean of rank 0's micro-batches' token means",
         (Level(BATCH),),
         keep="rank_0",
+    ),
+    Reduction(
+        "micro-pooled-cut",
+        "plain mean of micro-batches, each a token mean over all ranks, at the end of the data over the first alone",
+        (Level(ACROSS_RANKS),),
+        keep="first_ranks_at_end",
+    ),
+    Reduction(
+        "eval-batch-finite",
+        "batches' token means, weighted by their rows, without batches that have a token that is not finite",
+        (Level(BATCH, "rows"),),
+        keep="finite",
     ),
     Reduction("last-micro", "token mean of every step's last micro-batch alone", keep="last_micro"),
     Reduction(

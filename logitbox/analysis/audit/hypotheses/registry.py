@@ -6,6 +6,7 @@ from logitbox.analysis.audit.hypotheses.alignment import ALIGNMENT
 from logitbox.analysis.audit.hypotheses.averaging import AVERAGING
 from logitbox.analysis.audit.hypotheses.denominators import DENOMINATORS
 from logitbox.analysis.audit.hypotheses.entries import Hypothesis
+from logitbox.analysis.audit.hypotheses.parts import PARTS
 from logitbox.analysis.audit.hypotheses.per_token import PER_TOKEN
 from logitbox.analysis.audit.hypotheses.reductions import REDUCTIONS
 from logitbox.analysis.audit.hypotheses.scalings import SCALINGS
@@ -14,6 +15,7 @@ from logitbox.analysis.audit.hypotheses.transforms import TRANSFORMS
 
 HYPOTHESES: tuple[Hypothesis, ...] = (
     *AVERAGING,
+    *PARTS,
     *TOKEN_SETS,
     *ALIGNMENT,
     *PER_TOKEN,

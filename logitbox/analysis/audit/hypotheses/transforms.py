@@ -60,6 +60,7 @@ TRANSFORMS: dict[str, Transform] = {
             inside=True,
         ),
         _exact("bits", "the average ÷ ln 2", lambda values: values / log(2)),
+        _exact("percent", "100 times the average", lambda values: 100 * values),
         _exact("power_2", "2 to the average", np.exp2),
         _exact("exp_of_bits", "e to (the average ÷ ln 2)", lambda values: np.exp(values / log(2))),
         Transform("bfloat16", "the average, rounded to bfloat16", _rounded_down, _rounded_up),

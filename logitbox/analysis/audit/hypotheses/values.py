@@ -26,6 +26,9 @@ GOLD_BYTES = "gold_bytes"
 SEQUENCE_CORRECT = "sequence_correct"
 """[all of a sample's tokens in the population are right], as a value of each of them."""
 
+SAMPLE_PERPLEXITY = "sample_perplexity"
+"""exp(mean nll) of a sample's tokens in the population, as a value of each of them."""
+
 _OF_GOLD = {*GOLD_COLUMNS, "gold"}
 _LISTS = ("top_nll", "top_gap", "tail_mass", "entropy", "n_finite", KEPT)
 _ALL_LOGITS = ("nll", "lse", "top_nll", "top_gap", "tail_mass", "n_finite", KEPT)

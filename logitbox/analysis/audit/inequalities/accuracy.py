@@ -116,4 +116,14 @@ INEQUALITIES: tuple[Inequality, ...] = (
         "The gaps of the bins, whatever their signs, add up to at least the gap of all tokens together.",
         "Look for confidences of exactly 0 or 1 that no bin takes, and at bins that are weighted equally.",
     ),
+    Inequality(
+        "sequence-accuracy",
+        {"acc": "correct@", "n": "n_tokens@", "sequences": "sequence_correct@", "m": "n_sequences@"},
+        lambda at: (1 - at["acc"]) * at["n"],
+        lambda at: (1 - at["sequences"]) * at["m"],
+        "(1 − acc)·tokens ≥ (1 − acc of sequences)·sequences",
+        "A sequence that is not all right has at least one wrong token.",
+        "Look at whether both are of the same sequences and tokens, and for accuracies that are means of means: pool hits and counts.",
+        convicts=False,
+    ),
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -57,22 +58,45 @@ def check(
         oddities that convict nobody).
     """
     table = Table(logged, run, meanings, vocab_size)
-    found = [*_broken(table), *(one for examine in CHECKS for one in examine(table))]
+    broken = (_told(one, table) for one in compared(table) if (one.gap > 0).any())
+    found = [*broken, *(one for examine in CHECKS for one in examine(table))]
     return (
         [one for one in found if isinstance(one, Violation)],
         [one for one in found if isinstance(one, Notice)],
     )
 
 
-def _broken(table: Table) -> Iterator[Violation | Notice]:
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """An inequality on one choice of keys.
+
+    Attributes:
+        entry: the inequality.
+        at: the keys.
+        left, right: both sides, [moments].
+        gap: by how much the left must be below the right, beyond rounding; not above 0 where it need not be, [moments].
+    """
+
+    entry: Inequality
+    at: At
+    left: Interval
+    right: Interval
+    gap: Float
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The logged keys, each once."""
+        return tuple(dict.fromkeys(known.key for known in self.at.known.values()))
+
+
+def compared(table: Table) -> Iterator[Compared]:
+    """Every inequality on every choice of keys that it speaks about."""
     for known in table.streams.values():
         for entry in INEQUALITIES:
             for at in entry.uses(known, table.facts):
                 with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                     left, right = entry.left(at), entry.right(at)
-                    gap = _gap(entry, left, right)
-                if (gap > 0).any():
-                    yield _told(entry, at, table, (left, right), gap)
+                    yield Compared(entry, at, left, right, _gap(entry, left, right))
 
 
 def _gap(entry: Inequality, left: Interval, right: Interval) -> Float:
@@ -87,20 +111,17 @@ def _below(left: Interval, right: Interval) -> Float:
     return right.low - left.high - floor
 
 
-def _told(
-    entry: Inequality, at: At, table: Table, sides: tuple[Interval, Interval], gap: Float
-) -> Violation | Notice:
+def _told(found: Compared, table: Table) -> Violation | Notice:
     """The worst row."""
-    left, right = sides
+    entry, left, right, gap, keys = found.entry, found.left, found.right, found.gap, found.keys
     worst = int(np.nanargmax(gap / (1 + np.abs(np.where(np.isfinite(right.value), right.value, 0.0)))))
     lhs, rhs = float(left.value[worst]), float(right.value[worst])
     most, needed = left.high[worst], right.low[worst]
     if entry.relation == "=" and left.low[worst] > right.high[worst]:
         lhs, rhs, most, needed = rhs, lhs, right.high[worst], left.low[worst]
     ratio = float(most / needed) if needed > 0 and most > 0 else 0.0
-    keys = tuple(dict.fromkeys(known.key for known in at.known.values()))
-    step, count = table.steps[worst], int((gap > 0).sum())
-    why = why_differing(table.logged.framework, {known.value for known in at.known.values()}, ratio)
+    count = int((gap > 0).sum())
+    why = why_differing(table.logged.framework, {known.value for known in found.at.known.values()}, ratio)
     if why or not entry.convicts:
         told = f"{entry.formula} does not hold: {lhs:.6g} against {rhs:.6g}. {entry.about}"
         told += (
@@ -109,12 +130,14 @@ def _told(
             else ""
         )
         told += f" {why}." if why and not ratio else ""
-        return Notice(entry.id, table.run, step, keys, f"{told} {entry.repair}", count)
+        return table.notice(entry.id, worst, keys, f"{told} {entry.repair}", count)
     about = entry.about
     if len(keys) > 1 and 0 < ratio < 1:
         about += f" If the keys are averaged with different weights, these would have to differ by a factor of {1 / ratio:.3g}."
+    about += table.place(worst, keys)
+    repair = _repair(entry, table)
     return Violation(
-        entry.id, table.run, step, keys, lhs, rhs, entry.formula, about, _repair(entry, table), count
+        entry.id, table.run, table.steps[worst], keys, lhs, rhs, entry.formula, about, repair, count
     )
 
 
@@ -126,6 +149,4 @@ def _repair(entry: Inequality, table: Table) -> str:
     odd = [key for key in losses if table.columns[key].is_odd.any()]
     if not odd or not entry.id.startswith("ce-"):
         return entry.repair
-    return (
-        f"{', '.join(odd)} is NaN or infinite in this run, which points to the first of these. {entry.repair}"
-    )
+    return f"{entry.repair} Here {', '.join(odd)} is NaN or infinite, which points to micro-batches without any label."

@@ -94,6 +94,7 @@ class Inequality:
         when: of the braces' meanings, whether it holds for these.
         facts: attributes of `Facts` without which it says nothing.
         convicts: whether it holds for any way of averaging that both sides share; else it is only noticed.
+        converse: id of the one with the sides exchanged; where both hold, both sides are equal.
     """
 
     id: str
@@ -107,6 +108,7 @@ class Inequality:
     when: Callable[[Mapping[str, str]], bool] = _always
     facts: tuple[str, ...] = field(default=())
     convicts: bool = True
+    converse: str = ""
 
     def uses(self, known: Sequence[Known], facts: Facts) -> Iterator[At]:
         """Every choice of keys that it speaks about."""
@@ -115,6 +117,49 @@ class Inequality:
         for chosen, names in _choices(list(self.needs.items()), known, {}, {}):
             if self.when(names):
                 yield At(chosen, names, facts)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Something that logged keys imply of each other, and that holds in every row.
+
+    Attributes:
+        inequality: id in the registry.
+        run, step: where it comes nearest to being broken; step None where the log does not tell.
+        keys: the logged keys.
+        lhs, rhs: both sides there.
+        formula: in symbols.
+        rows: in which both sides are logged.
+    """
+
+    inequality: str
+    run: int
+    step: int | None
+    keys: tuple[str, ...]
+    lhs: float
+    rhs: float
+    formula: str
+    rows: int
+
+    @property
+    def slack(self) -> float:
+        """How far the sides are apart."""
+        return abs(self.lhs - self.rhs)
+
+    @property
+    def ratio(self) -> float | None:
+        """Left side over right side; None where the right is not above 0."""
+        return self.lhs / self.rhs if self.rhs > 0 else None
+
+    @property
+    def about(self) -> str:
+        """In a sentence."""
+        rows = f"{self.rows:,} row{'s' * (self.rows != 1)}"
+        head = f"{self.formula} ({', '.join(self.keys)}) holds"
+        if "≥" not in self.formula:
+            return f"{head} to {self.slack:.1g} in {rows}" if self.slack else f"{head} exactly in {rows}"
+        near = f"{self.slack:.3g} apart" if self.ratio is None else f"a factor of {self.ratio:.3g}"
+        return f"{head} in {rows}, nearest {near}"
 
 
 def _choices(

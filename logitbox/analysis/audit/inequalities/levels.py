@@ -36,4 +36,4 @@ def level_shifts(table: Table) -> Iterator[Notice]:
                 f"{key} jumps from about {middle[worst]:.4g} to about {middle[worst + _WINDOW]:.4g} and stays there: new data, "
                 "a new epoch, a resume, or another way to count."
             )
-            yield Notice("level-shift", table.run, table.steps[int(known[worst + _WINDOW])], (key,), told)
+            yield table.notice("level-shift", int(known[worst + _WINDOW]), (key,), told)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
 
+from logitbox.analysis.audit.inequalities.summaries import SUMMARY
 from logitbox.analysis.audit.inequalities.table import Table
 from logitbox.analysis.audit.result import Notice, Violation
 
@@ -24,7 +26,8 @@ def _norms(table: Table) -> list[str]:
 
 def nonfinite(table: Table) -> Iterator[Notice]:
     """Keys that are NaN or infinite where others of the same row are finite."""
-    watched = [key for key in table.columns if key in table.meanings] + _norms(table)
+    summaries = [key for key in table.columns if re.match(SUMMARY, key) and key not in table.meanings]
+    watched = [key for key in table.columns if key in table.meanings] + summaries + _norms(table)
     finite = {key: np.isfinite(table.columns[key].value) for key in table.columns}
     for key in watched:
         others = [mask for other, mask in finite.items() if other != key]
@@ -32,8 +35,9 @@ def nonfinite(table: Table) -> Iterator[Notice]:
         if odd.any():
             where = int(np.flatnonzero(odd)[0])
             beside = [k for k in table.meanings if k != key and k in finite and finite[k][where]]
-            yield Notice("not-finite", table.run, table.steps[where], (key, *beside), _why_odd(table, key, beside),
-                         int(odd.sum()))  # fmt: skip
+            yield table.notice(
+                "not-finite", where, (key, *beside), _why_odd(table, key, beside), int(odd.sum())
+            )
 
 
 def _why_odd(table: Table, key: str, beside: list[str]) -> str:
@@ -45,6 +49,8 @@ def _why_odd(table: Table, key: str, beside: list[str]) -> str:
         and any(table.meanings[k].value == "correct" for k in beside)
     ):
         return f"{told} Look for batches without any label: their mean loss is 0/0, while their accuracy may count as 0."
+    if meaning is None and re.match(SUMMARY, key):
+        return f"{told} A sum over the run that holds one NaN is NaN."
     if meaning is None:
         return f"{told} A step with an overflowing gradient is skipped by loss scalers; more than a few say that training diverged."
     return f"{told} Averages that replace such steps hide them: find the step, and look at its labels and its learning rate."
@@ -52,7 +58,7 @@ def _why_odd(table: Table, key: str, beside: list[str]) -> str:
 
 def nothing_trained(table: Table) -> Iterator[Violation | Notice]:
     """A loss, or a gradient norm, of exactly 0 in all rows."""
-    losses = [key for key, m in table.meanings.items() if m.terms == (("nll", ""),) and m.phase == "train"]
+    losses = table.training_losses
     zero = {key: _is_zero(table, key) for key in (*losses, *_norms(table)) if key in table.columns}
     norms = [key for key in _norms(table) if zero[key]]
     for key in (key for key in losses if zero.get(key)):
@@ -94,7 +100,7 @@ def out_of_order(table: Table) -> Iterator[Notice]:
         if back.height:
             first = back.row(0, named=True)
             told = f"{name} goes back in {back.height} rows, first to {first[name]:g}: several runs, or lines out of order."
-            yield Notice(f"{name}-order", table.run, first["step"], (), told, back.height)
+            yield table.notice(f"{name}-order", first["moment"], (), told, back.height)
 
 
 def repeated(table: Table) -> Iterator[Notice]:

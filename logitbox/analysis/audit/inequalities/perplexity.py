@@ -25,5 +25,6 @@ INEQUALITIES: tuple[Inequality, ...] = (
         "A perplexity above exp(loss) is a mean of exp over batches or steps (a convention, always above), or of other tokens.",
         "Take exp of the mean loss.",
         convicts=False,
+        converse="perplexity-below",
     ),
 )  # fmt: skip

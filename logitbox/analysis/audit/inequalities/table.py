@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from logitbox.analysis.audit.aliases import ALIASES
 from logitbox.analysis.audit.inequalities.entries import Facts, Known
 from logitbox.analysis.audit.inequalities.interval import Float, Interval
-from logitbox.analysis.audit.names import CAPPED, Meaning
+from logitbox.analysis.audit.names import CAPPED, Meaning, training_losses
+from logitbox.analysis.audit.result import Notice
 from logitbox.analysis.logs.frame import Logged
 from logitbox.dumps.definitions.agent import PERPLEXITY_CAP
 
@@ -22,6 +25,26 @@ CAPS: Mapping[str, tuple[float, ...]] = {CAPPED: (PERPLEXITY_CAP,), "exp": (math
 
 FLOAT = 1e-6
 """Of 1 + a value: what float32 arithmetic may be off by."""
+
+_ACCURACIES = sorted(
+    ("token_acc", *(name for name, metric in ALIASES.items() if metric == "token_acc")), key=len, reverse=True
+)
+"""Names of token accuracies, the longest first."""
+
+_BESIDE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "n_tokens": (
+            "n_tokens",
+            "n_supervised",
+            "num_supervised_tokens",
+            "supervised_tokens",
+            "num_label_tokens",
+        ),
+        "n_sequences": ("n_sequences", "num_sequences", "n_seqs"),
+        "sequence_correct": ("seq_acc", "seq_accuracy", "sequence_acc", "sequence_accuracy"),
+    }
+)
+"""What may be told beside a token accuracy, and under which names; all are of the same line."""
 
 _SMOOTHING = ("label_smoothing_factor", "label_smoothing")
 
@@ -77,6 +100,33 @@ class Table:
         return first["step"].to_list()
 
     @cached_property
+    def training_losses(self) -> list[str]:
+        """Keys of plain losses of training."""
+        return training_losses(self.meanings)
+
+    def notice(self, check: str, moment: int, keys: tuple[str, ...], about: str, count: int = 1) -> Notice:
+        """A notice of one moment."""
+        return Notice(check, self.run, self.steps[moment], keys, about + self.place(moment, keys), count)
+
+    def place(self, moment: int, keys: Sequence[str]) -> str:
+        """Row, epoch and values of a moment, a sentence of its own; "" where the step tells which it is."""
+        if self.steps[moment] is not None:
+            return ""
+        first = self.frame.filter(pl.col("moment") == moment).row(0, named=True)
+        epoch = "" if first["epoch"] is None else f", epoch {first['epoch']:.6g}"
+        told = {key: self._shown(key, moment) for key in keys if key in self.columns}
+        values = ", ".join(f"{key} = {value}" for key, value in told.items() if value)
+        return (
+            f" The log has no step here: it is row {first['row'] + 1:,}{epoch}{': ' * bool(values)}{values}."
+        )
+
+    def _shown(self, key: str, moment: int) -> str:
+        column = self.columns[key]
+        if column.is_odd[moment]:
+            return "NaN or infinite"
+        return f"{column.value[moment]:.6g}" if np.isfinite(column.value[moment]) else ""
+
+    @cached_property
     def columns(self) -> dict[str, Column]:
         """Every key, of several values at one moment the last."""
         found: dict[str, Column] = {}
@@ -91,12 +141,29 @@ class Table:
 
     @cached_property
     def streams(self) -> dict[tuple[str, str | None], list[Known]]:
-        """(phase, dataset) to the keys about it."""
+        """(phase, dataset) to the keys about it, and to those that are told beside its token accuracy."""
         found: dict[tuple[str, str | None], list[Known]] = {}
         for key, meaning in self.meanings.items():
             if key in self.columns:
-                found.setdefault((meaning.phase, meaning.dataset), []).append(self._known(meaning))
+                stream = found.setdefault((meaning.phase, meaning.dataset), [])
+                stream.append(self._known(meaning))
+                stream += [self._known(other) for other in self.beside(meaning)]
         return found
+
+    def beside(self, meaning: Meaning) -> list[Meaning]:
+        """Counts and sequence accuracy that are logged beside a token accuracy; their keys differ in the last part only."""
+        name = next((name for name in _ACCURACIES if meaning.key.lower().endswith(name)), None)
+        if name is None or meaning.terms != (("correct", ""),):
+            return []
+        prefix = meaning.key[: -len(name)]
+        return [
+            Meaning(
+                prefix + other, ((value, ""),), phase=meaning.phase, is_fraction=value == "sequence_correct"
+            )
+            for value, names in _BESIDE.items()
+            for other in names
+            if prefix + other in self.columns and prefix + other not in self.meanings
+        ]
 
     def _known(self, meaning: Meaning) -> Known:
         column = self.columns[meaning.key]

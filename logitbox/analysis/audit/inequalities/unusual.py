@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from math import log
 
 import numpy as np
 
-from logitbox.analysis.audit.aliases import ALIASES
 from logitbox.analysis.audit.inequalities.entries import Known
 from logitbox.analysis.audit.inequalities.interval import Float
 from logitbox.analysis.audit.inequalities.table import CAPS, Table, is_cap
@@ -18,7 +18,11 @@ ENTROPY_RATIOS = (0.7, 1.5)
 LARGEST_VOCABULARY = 262_144
 """Of widely used models; where V is not known."""
 
-_COUNTS = ("n_tokens", "n_supervised", "num_supervised_tokens", "supervised_tokens", "num_label_tokens")
+START_FACTOR, START_MARGIN = 1.15, 0.5
+"""Of ln V, and nats: a fresh model starts a little above ln V."""
+
+_ORDERED = re.compile(r".+\.(loss|gate|soft_ce|w1)")
+"""Values of an ordered group."""
 
 
 def _pairs(table: Table, one: str, other: str) -> Iterator[tuple[Known, Known]]:
@@ -44,8 +48,8 @@ def loss_by_accuracy(table: Table) -> Iterator[Notice]:
                 f"The loss is {ratio[worst]:.3g} times (1 − acc)·ln 2, its least at this accuracy; {HIGHEST_RATIO:g} is rare. "
                 "The model is sure where it is wrong (often before the first steps), or the accuracy is of easier tokens."
             )
-            yield Notice("loss-by-accuracy", table.run, table.steps[worst], (loss.key, acc.key), told,
-                         int((least > HIGHEST_RATIO).sum()))  # fmt: skip
+            count = int((least > HIGHEST_RATIO).sum())
+            yield table.notice("loss-by-accuracy", worst, (loss.key, acc.key), told, count)
 
 
 def loss_by_entropy(table: Table) -> Iterator[Notice]:
@@ -63,37 +67,31 @@ def loss_by_entropy(table: Table) -> Iterator[Notice]:
                 f"Loss over entropy is {ratio[worst]:.3g}, outside {low:g} to {high:g}: the model is over- or underconfident, "
                 "or the entropy is of other tokens (all of the prompt, too) or in another unit."
             )
-            yield Notice(
-                "loss-by-entropy",
-                table.run,
-                table.steps[worst],
-                (loss.key, entropy.key),
-                told,
-                int(odd.sum()),
-            )
+            yield table.notice("loss-by-entropy", worst, (loss.key, entropy.key), told, int(odd.sum()))
 
 
 def start(table: Table) -> Iterator[Notice]:
-    """A first loss above ln V: worse than knowing nothing."""
+    """A first loss far above ln V: worse than knowing nothing. None of what is known to be more than cross-entropy."""
     limit = log(table.vocab_size or LARGEST_VOCABULARY)
     whose = (
         f"ln V = {limit:.4g}"
         if table.vocab_size
-        else f"ln {LARGEST_VOCABULARY} = {limit:.4g}, V being unknown"
+        else f"{limit:.4g} = ln {LARGEST_VOCABULARY}, more than nearly any vocabulary has"
     )
-    for (phase, _), known in table.streams.items():
-        for one in known if phase == "train" else ():
-            where = np.flatnonzero(np.isfinite(one.interval.value))
-            if (
-                (one.value, one.transform) == ("nll", "identity")
-                and len(where)
-                and one.interval.low[where[0]] > limit
-            ):
-                told = (
-                    f"The first loss is {one.interval.value[where[0]]:.4g}, above {whose}: an untrained head, labels that are "
-                    "shifted wrongly, or a sum over accumulation steps that was not divided."
-                )
-                yield Notice("first-loss", table.run, table.steps[int(where[0])], (one.key,), told)
+    if any(_ORDERED.fullmatch(name) for one in table.meanings.values() for name, _ in one.terms):
+        return  # beside the loss of an ordered group, "loss" holds that, too
+    for key in table.training_losses:
+        if key not in table.columns or table.meanings[key].note:
+            continue
+        column = table.columns[key]
+        where = np.flatnonzero(np.isfinite(column.value))
+        first = float(column.value[where[0]] - column.precision[where[0]]) if len(where) else 0.0
+        if first > START_FACTOR * limit + START_MARGIN:
+            told = (
+                f"The first loss is {column.value[where[0]]:.4g}, far above {whose}. It may be real (an untrained or newly "
+                "enlarged head), or come of labels that are shifted wrongly, or of a sum over accumulation steps that was not divided."
+            )
+            yield table.notice("first-loss", int(where[0]), (key,), told)
 
 
 def capped(table: Table) -> Iterator[Notice]:
@@ -104,15 +102,16 @@ def capped(table: Table) -> Iterator[Notice]:
             if at_cap.any():
                 where = int(np.flatnonzero(at_cap)[0])
                 told = f"{key} is {table.columns[key].value[where]:.10g}, where it is cut off: the loss is above that."
-                yield Notice("capped", table.run, table.steps[where], (key,), told, int(at_cap.sum()))
+                yield table.notice("capped", where, (key,), told, int(at_cap.sum()))
 
 
 def granularity(table: Table) -> Iterator[Notice]:
     """Accuracies that are no whole number of hits among the supervised tokens logged beside them."""
     for key, meaning in table.meanings.items():
-        count_key = _count_of(table, key) if meaning.terms == (("correct", ""),) else ""
-        if not count_key or key not in table.columns:
+        counts = [other.key for other in table.beside(meaning) if other.value == "n_tokens"]
+        if not counts or key not in table.columns:
             continue
+        count_key = counts[0]
         acc, n = table.columns[key], table.columns[count_key].value
         off = np.abs(np.rint(acc.value * n) / n - acc.value) if (n > 0).all() else _nothing(acc.value)
         # Accuracies are float32 in most trainers.
@@ -123,21 +122,8 @@ def granularity(table: Table) -> Iterator[Notice]:
                 f"{key} = {acc.value[worst]:.8g} is no whole number of hits among the {n[worst]:.0f} tokens of {count_key}: "
                 "it is no pooled accuracy (but a mean of means), or of other tokens."
             )
-            yield Notice("granularity", table.run, table.steps[worst], (key, count_key), told, int(odd.sum()))
+            yield table.notice("granularity", worst, (key, count_key), told, int(odd.sum()))
 
 
 def _nothing(like: Float) -> Float:
     return np.zeros_like(like)
-
-
-def _count_of(table: Table, key: str) -> str:
-    """The key with the number of supervised tokens of the same phase and dataset; "" where none is logged."""
-    names = sorted(
-        ("token_acc", *(name for name, metric in ALIASES.items() if metric == "token_acc")),
-        key=len,
-        reverse=True,
-    )
-    prefix = next((key.removesuffix(name) for name in names if key.lower().endswith(name)), None)
-    return next(
-        (prefix + count for count in _COUNTS if prefix is not None and prefix + count in table.columns), ""
-    )

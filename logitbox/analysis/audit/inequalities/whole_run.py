@@ -3,91 +3,115 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 
-from logitbox.analysis.audit.aliases import TRAIN_WORDS
-from logitbox.analysis.audit.inequalities.interval import Float
+from logitbox.analysis.audit.inequalities.entries import Held
+from logitbox.analysis.audit.inequalities.summaries import SUMMARY, RunLoss, run_loss
 from logitbox.analysis.audit.inequalities.table import Table
 from logitbox.analysis.audit.result import Notice
 
-_NAMES = tuple(f"{word}_loss" for word in TRAIN_WORDS)
 _NOISE = 1e-4
 """Of the loss: what sums in float32, and steps whose NaN was replaced, may be off by."""
 
+_ABSURD = 3.0
+"""Times the highest logged loss: more than this no few steps at the end average."""
 
-@dataclass(frozen=True, eq=False)
-class _Lines:
-    """Logged losses: each is the mean of `weight` steps up to `step`; all arrays [lines]."""
-
-    key: str
-    step: Float
-    weight: Float
-    loss: Float
-    precision: Float
-
-    def after(self, step: float) -> tuple[float, float, float]:
-        """(Σ loss, its rounding, steps) of the lines after a step."""
-        weight = np.where(self.step > step, self.weight, 0.0)
-        return float(weight @ self.loss), float(weight @ self.precision), float(weight.sum())
+_LOOK = (
+    "Look for a loss that is summed over accumulation steps or divided by too many in one of the two, "
+    "and for lines of several runs."
+)
 
 
 def whole_run(table: Table) -> Iterator[Notice]:
-    """Where `train_loss` is not the mean of the logged losses, weighted with their steps: which formula it is."""
-    lines = _lines(table)
-    rows = table.frame.filter(
-        pl.col("key").str.split("/").list.last().is_in(_NAMES) & pl.col("value").is_finite()
+    """Where `train_loss` cannot be the mean of the logged losses, weighted with their steps: which formula it is."""
+    for run in _runs(table):
+        if about := _explained(run):
+            moment = table.frame.filter(pl.col("row") == run.row)["moment"][0]
+            yield table.notice("train-loss", moment, (run.key, run.loss), about)
+
+
+def whole_run_held(table: Table) -> Iterator[Held]:
+    """Where `train_loss` can be that mean: how near it is, or what the steps that no line tells of would average."""
+    for run in _runs(table):
+        if _explained(run):
+            continue
+        low, _, high = _missing(run)
+        step = None if run.total is None else int(run.total)
+        lhs, rhs, formula = (
+            run.told,
+            run.after()[0] / run.covered,
+            "loss of the run = mean of the logged losses",
+        )
+        if run.total != run.covered:
+            untold = "a last line that may be missing" if step is None else "the steps that no line tells of"
+            lhs, rhs = _ABSURD * run.highest, (low + high) / 2
+            formula = f"{_ABSURD:g}·the highest logged loss ≥ mean of {untold}"
+        yield Held("train-loss", table.run, step, (run.key, run.loss), lhs, rhs, formula, len(run.step))
+
+
+def _runs(table: Table) -> Iterator[RunLoss]:
+    losses = table.training_losses
+    keys = table.frame.filter(pl.col("key").str.contains(SUMMARY))["key"].unique(maintain_order=True)
+    for key in keys:
+        found = run_loss(table.frame, str(key), losses) if key not in table.meanings else ""
+        if isinstance(found, RunLoss):
+            yield found
+
+
+def _missing(run: RunLoss) -> tuple[float, float, float]:
+    """(least, steps, most) that the steps after the last line, `steps` of them, can have averaged.
+
+    Where the log has no steps, at most one line is missing, and the first may be of a few steps only.
+    """
+    in_all, rounding, covered = run.after()
+    total = covered + 1 if run.total is None else run.total
+    steps = total - covered
+    if steps <= 0:
+        return 0.0, 0.0, 0.0
+    off = (rounding + (run.precision + _NOISE * abs(run.told)) * total) / steps
+    average = (run.told * total - in_all) / steps
+    first = run.value[0] if run.total is None else 0.0
+    return average - off, steps, average + first + off
+
+
+def _explained(run: RunLoss) -> str:
+    """What the loss of the run is instead; "" where it can be the mean."""
+    in_all, rounding, covered = run.after()
+    mean = in_all / covered
+    noise = run.precision + _NOISE * abs(run.told)
+    if abs(run.told - mean) <= rounding / covered + noise:
+        return ""
+    begin = f"The loss of the whole run is {run.told:.6g}, the mean of the logged losses {mean:.6g}."
+    low, steps, high = _missing(run)
+    if run.total == covered:
+        return f"{begin} {_formula(run, covered, noise)}"
+    if low <= _ABSURD * run.highest and high >= 0:
+        return ""
+    untold = "Even if a last line were missing, it would have to be"
+    if run.total is not None:
+        untold = (
+            f"No line tells of the last {steps:g} of its {run.total:g} steps, which would have to average"
+        )
+    return (
+        f"{begin} {untold} {low if low > 0 else high:.4g}, while the logged losses lie between {run.value.min():.4g} "
+        f"and {run.highest:.4g}. {_LOOK}"
     )
-    rows = rows.filter(~pl.col("key").is_in(list(table.meanings)) & pl.col("step").is_not_null())
-    if lines is None or rows.is_empty():
-        return
-    last = rows.row(-1, named=True)
-    total, told = float(last["step"]), float(last["value"])
-    rounding = float(last["precision"]) + _NOISE * abs(told)
-    if total <= 0 or (about := _explained(lines, total, told, rounding)) is None:
-        return
-    yield Notice("train-loss", table.run, last["step"], (str(last["key"]), lines.key), about)
 
 
-def _lines(table: Table) -> _Lines | None:
-    """The losses of training; None where they or their steps are not all known."""
-    keys = [
-        k
-        for k, m in table.meanings.items()
-        if (m.terms, m.transform, m.phase) == ((("nll", ""),), "identity", "train")
-    ]
-    rows = (
-        table.frame.filter(pl.col("key") == keys[0]).unique("step", keep="last").sort("step")
-        if keys
-        else None
-    )
-    if rows is None or rows.height < 2 or rows["step"].has_nulls() or not rows["value"].is_finite().all():
-        return None
-    step = rows["step"].to_numpy().astype(np.float64)
-    return _Lines(
-        keys[0], step, np.diff(step, prepend=0.0), rows["value"].to_numpy(), rows["precision"].to_numpy()
-    )
-
-
-def _explained(lines: _Lines, total: float, told: float, noise: float) -> str | None:
-    """What the loss of the run is instead; None where it is the mean, or lines are missing that it may be of."""
-    in_all, rounding, covered = lines.after(0.0)
-    is_whole = covered == total
-    if abs(told - in_all / total) <= rounding / total + noise or (not is_whole and told * total > in_all):
-        return None
-    begin = f"The loss of the whole run is {told:.6g}, the mean of the logged losses {in_all / max(covered, 1.0):.6g}."
-    for resumed in lines.step[:-1] if is_whole else ():
-        part, rounding, steps = lines.after(resumed)
-        if abs(told - part / total) <= rounding / total + noise:
-            right = told * total / steps
+def _formula(run: RunLoss, total: float, noise: float) -> str:
+    """Which other formula gives the loss of a run that the lines tell of wholly."""
+    # A log may begin with the resume: its first line is then as long as the second.
+    before = [2 * run.step[0] - run.step[1]] if len(run.step) > 1 else []
+    for resumed in (float(step) for step in (*before, *run.step[:-1]) if step > 0):
+        part, rounding, steps = run.after(resumed)
+        if abs(run.told - part / total) <= rounding / total + noise:
             return (
-                f"{begin} It is the sum since step {resumed:g}, where training was resumed, divided by all {total:g} steps; "
-                f"the mean since then is {right:.6g}."
+                f"It is the sum since step {resumed:g}, where training was resumed, divided by all {total:g} steps; "
+                f"the mean since then is {run.told * total / steps:.6g}."
             )
-        if abs(told - part / steps) <= rounding / steps + noise:
-            return f"{begin} It is the mean since step {resumed:g}, where training was resumed."
-    if abs(told - float(lines.loss.mean())) <= float(lines.precision.mean()) + noise:
-        return f"{begin} It is the mean of the lines, whatever number of steps each is of."
-    return f"{begin} It is neither, nor the sum since a resume divided by all steps; lines may be of several runs."
+        if abs(run.told - part / steps) <= rounding / steps + noise:
+            return f"It is the mean since step {resumed:g}, where training was resumed."
+    if abs(run.told - float(run.value.mean())) <= float(run.rounding.mean()) + noise:
+        return "It is the mean of the lines, whatever number of steps each is of."
+    return f"It is neither, nor the sum since a resume divided by all steps. {_LOOK}"

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from logitbox.analysis.logs.keys import EPOCHS, STEPS, SUMMARY
+from logitbox.analysis.logs.raw import plural
 from logitbox.analysis.logs.reading import read_raw
+from logitbox.analysis.logs.records import Reading
+from logitbox.analysis.logs.splitting import joined, split
 
 Row = dict[str, Any]
 
@@ -25,7 +28,7 @@ _MOST_STEPS = 2.0**53
 
 
 def read_log(path: Path) -> list[Row]:
-    """The rows of a log: dicts of names to what was logged. Formats: see `logitbox.analysis.logs`.
+    """The rows of a log, a file or a folder of TensorBoard: dicts of names to what was logged. Formats: see `logitbox.analysis.logs`.
 
     Raises:
         InputError: no such file, or nothing in it can be read as a log.
@@ -34,6 +37,29 @@ def read_log(path: Path) -> list[Row]:
         {name: float(given) if isinstance(given, np.floating) else given for name, given in row.items()}
         for row in read_raw(path).rows
     ]
+
+
+def one_training(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Row], list[str]]:
+    """Rows of one training, and what was left out of a log that holds repeated rows, resumes, or several runs.
+
+    A later run counts instead of the rows that it replaces, so that of trainings one after the other the last is judged.
+    """
+    reading = Reading()
+    given = [dict(row) for row in rows]
+    records = reading.records(given)
+    found = split(records)
+    kept = {record.row for record in joined(found.runs)}
+    left_out = {record.row for record in records} - kept
+    if not left_out:
+        return given, []
+    notes = list(found.notes)
+    if len(found.runs) > 1:
+        n_replaced = sum(map(len, found.runs)) - len(kept)
+        notes.append(
+            f"of {len(found.runs)} runs the last is judged: "
+            f"{plural(n_replaced, 'row')} of earlier ones that it replaces left out"
+        )
+    return [row for row, n in zip(given, reading.numbers, strict=True) if n not in left_out], notes
 
 
 def series_rows(rows: Sequence[Mapping[str, Any]], aliases: Mapping[str, str]) -> list[Row]:

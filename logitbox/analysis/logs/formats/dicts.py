@@ -19,6 +19,7 @@ _OTHER = re.compile(r"[^'\"()\[\]{}]{1,10000}")
 _END = re.compile(r"\s{0,200}(,\s{0,200}\}|,|\})")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _DEEPEST = 20
+_BEFORE = 100
 _WORDS: dict[str, Any] = {
     "None": None,
     "null": None,
@@ -33,27 +34,35 @@ class _NoDictError(Exception):
     """What stands there is no dict; the argument is the position where that was seen."""
 
 
-def dicts_in(text: str) -> Iterator[Row]:
+def dicts_in(text: str, broken: list[Row] | None = None) -> Iterator[Row]:
     """Dicts in a text, in order; numbers as text, values that are neither numbers nor text as `...`.
 
     Takes time linear in the text: what is no dict is not read again.
+
+    Args:
+        text: any.
+        broken: gets what was read of dicts that break off, as the text ends or something else is printed into them.
     """
     at = 0
     while match := _START.search(text, at):
+        row: Row = {}
         try:
-            row, at = _dict(text, match.end())
+            at = _read(row, text, match.end())
         except _NoDictError as error:
             at = max(match.end(), int(error.args[0]))
+            if broken is not None and row:
+                broken.append(row)
             continue
         yield row
 
 
-def _dict(text: str, at: int) -> tuple[Row, int]:
-    """The dict whose first key is at `at`, and where it ends."""
-    row: Row = {}
+def _read(row: Row, text: str, at: int) -> int:
+    """Fills in the dict whose first key is at `at`, and gives where it ends."""
     while True:
         key = _KEY.match(text, at)
-        if key is None:
+        if (
+            key is None or (key[1] or key[2]) in row
+        ):  # a key comes twice where two are printed into each other
             raise _NoDictError(at)
         value, at = _value(text, key.end())
         row[key[1] or key[2]] = value
@@ -62,7 +71,7 @@ def _dict(text: str, at: int) -> tuple[Row, int]:
             raise _NoDictError(at)
         at = end.end()
         if end[1] != ",":
-            return row, at
+            return at
 
 
 def _value(text: str, at: int) -> tuple[Any, int]:
@@ -86,6 +95,8 @@ def _behind(text: str, at: int, open_: list[str]) -> int:
             at = match.end()
             continue
         mark = text[at : at + 1]
+        if mark == "{" and _is_another(text, at):
+            raise _NoDictError(at)
         if mark in _CLOSING and mark:
             open_.append(_CLOSING[mark])
         elif mark != open_[-1] or not mark:
@@ -96,3 +107,9 @@ def _behind(text: str, at: int, open_: list[str]) -> int:
             raise _NoDictError(at)
         at += 1
     return at
+
+
+def _is_another(text: str, at: int) -> bool:
+    """Whether a dict that begins here is no part of the brackets around it: they break off, and the next row follows."""
+    before = text[max(0, at - _BEFORE) : at].rstrip()
+    return bool(_START.match(text, at)) and before[-1:] not in tuple(":,([{")

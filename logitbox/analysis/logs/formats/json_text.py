@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from logitbox.analysis.logs.formats.console import read_console
 from logitbox.analysis.logs.formats.retold import put_together
 from logitbox.analysis.logs.precision import printed
-from logitbox.analysis.logs.raw import Part, Raw, Row, parts_of, plural
+from logitbox.analysis.logs.raw import Part, Raw, Row, named, parts_of, plural
 from logitbox.errors import InputError
 
 _WRAPPER = "log_history"
@@ -23,15 +25,27 @@ def read_json(text: str, path: Path) -> Raw:
     Raises:
         InputError: it is neither.
     """
+    twice: Counter[str] = Counter()
     try:
-        return raw_of(parsed(text), path.name)
+        raw = raw_of(parsed(text, twice), path.name)
     except (ValueError, RecursionError):
-        return _of_lines(text, path)
+        twice.clear()
+        raw = _of_lines(text, path, twice)
+    n_twice = plural(twice.total(), "value")
+    note = f"{n_twice} under a key that the same object has again ({named(twice)}): the last one counts"
+    return replace(raw, notes=(*raw.notes, note)) if twice else raw
 
 
-def parsed(text: str) -> Any:
-    """JSON, its numbers as they are printed. Raises ValueError or RecursionError."""
-    return json.loads(text, parse_float=str, parse_int=str, parse_constant=str)
+def parsed(text: str, twice: Counter[str] | None = None) -> Any:
+    """JSON, its numbers as they are printed; `twice` counts keys that one object has twice. Raises ValueError or RecursionError."""
+
+    def as_dict(pairs: list[tuple[str, Any]]) -> Row:
+        found = dict(pairs)
+        if twice is not None and len(found) < len(pairs):
+            twice.update(Counter(name for name, _ in pairs) - Counter(found.keys()))
+        return found
+
+    return json.loads(text, parse_float=str, parse_int=str, parse_constant=str, object_pairs_hook=as_dict)
 
 
 def raw_of(data: Any, name: str = "") -> Raw:
@@ -107,14 +121,14 @@ def _format(rows: list[Row], is_one: bool, name: str) -> str:
     return "JSON list"
 
 
-def _of_lines(text: str, path: Path) -> Raw:
+def _of_lines(text: str, path: Path, twice: Counter[str]) -> Raw:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     rows: list[Row] = []
     notes: list[str] = []
     facts: dict[str, Any] = {}
     for number, line in lines:
         try:
-            data = parsed(line)
+            data = parsed(line, twice)
         except (ValueError, RecursionError) as error:
             if rows and number == lines[-1][0]:
                 notes.append("the last line is cut short and left out")  # of a run that was stopped

@@ -1,4 +1,4 @@
-"""What is in memory already: rows, frames, and what a dump's trainer logged."""
+"""What is in memory already: rows and frames."""
 
 from __future__ import annotations
 
@@ -9,17 +9,10 @@ import numpy as np
 import polars as pl
 
 from logitbox.analysis.logs.formats.json_text import raw_of
-from logitbox.analysis.logs.raw import Part, Raw, parts_of, plural
-from logitbox.dumps.dump import Dump
+from logitbox.analysis.logs.raw import Raw, parts_of, plural
 from logitbox.errors import InputError
 
 _ALLOWED = "give a path, a dump, a polars or pandas frame, a list of dicts, or a dict with a log_history"
-
-
-def of_dump(dump: Dump) -> Raw:
-    """The scalars of a dump. Those that a resumed session replaced are no part of them."""
-    rows = dump.scalars.select("step", "phase", "key", "value", "time").collect().to_dicts()
-    return Raw((Part(rows),), "scalars of a dump")
 
 
 def of_memory(given: Any) -> Raw:

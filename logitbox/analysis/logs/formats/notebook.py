@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from logitbox.analysis.logs.formats.console import logged_dicts, others_note
+from logitbox.analysis.logs.formats.console import Found
 from logitbox.analysis.logs.keys import is_metric
 from logitbox.analysis.logs.precision import printed
 from logitbox.analysis.logs.raw import Part, Raw, Row
@@ -32,16 +31,13 @@ def read_notebook(text: str, path: Path) -> Raw:
         raise InputError(
             f"{path} is no notebook ({error}); give an .ipynb file as Jupyter saves it"
         ) from error
-    rows: list[Row] = []
-    n_others: Counter[str] = Counter()
+    found = Found()
     for kind, content in outputs:
         if kind == "html":
-            rows += _of_tables(content)
+            found.rows += _of_tables(content)
         else:
-            found, n = logged_dicts(content)
-            rows += found
-            n_others["dicts"] += n
-    return Raw((Part(rows),), "notebook outputs", others_note(n_others["dicts"]))
+            found.add(content)
+    return Raw((Part(found.rows),), "notebook outputs", found.notes())
 
 
 def _outputs(data: Any) -> Iterator[tuple[str, str]]:

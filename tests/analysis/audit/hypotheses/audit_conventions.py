@@ -28,6 +28,9 @@ from audit_oracles import (
     n_positions,
     n_predicted,
     n_rows,
+    n_unrepeated,
+    of_finite_batches,
+    of_first_ranks,
     of_groups,
     of_rank_0,
     over,
@@ -39,9 +42,11 @@ from audit_oracles import (
     split,
     weighted,
     weighted_exp,
+    weighted_mean,
     with_empty,
+    with_repeats,
 )
-from audit_run import MICROS, WORLD
+from audit_run import MICROS, WORLD, K
 from audit_tokens import Line, Of, Token
 
 EPSILON, Z, OFFSET, FACTOR = 0.1, 1e-3, 0.0731, 1.37
@@ -127,6 +132,13 @@ AVERAGES: dict[str, Oracle] = {
     "sample-mean": lambda line, key: mean(mean(map(key.of, row)) for row in samples(line, key)),
     "eval-batch": BASES["eval-batch-"],
     "eval-batch-pooled": BASES["eval-batch-pooled-"],
+    "eval-batch-kept": lambda line, key: weighted_mean(
+        with_repeats(line, key), line, key, n_unrepeated, *MICRO
+    ),
+    "eval-batch-finite": of_finite_batches,
+    "micro-pooled-cut": lambda line, key: mean(
+        over(micro, key) for micro in split(of_first_ranks(line, key), *POOLED)
+    ),
     "pad-weight": lambda line, key: weighted(line, key, n_positions, *MICRO),
     "pad-weight-pooled": lambda line, key: weighted(line, key, n_positions, *POOLED),
     "micro-mean-empty-0": lambda line, key: mean(with_empty(line, key, *MICRO)),
@@ -191,6 +203,8 @@ AVERAGES: dict[str, Oracle] = {
     "entropy-top5-renormalised": top(5, renormalised=True),
     "entropy-top10-renormalised": top(10, renormalised=True),
     "entropy-top20-renormalised": top(20, renormalised=True),
+    "entropy-topk": top(K, renormalised=False),
+    "entropy-topk-renormalised": top(K, renormalised=True),
     "binary-entropy": other(lambda token: seen.binary_entropy(token) * math.log(2)),
     "binary-entropy-bits": other(seen.binary_entropy),
     "binary-entropy-in-nats": other(lambda token: seen.binary_entropy(token) * math.log(2)),
@@ -228,6 +242,8 @@ FINISHED: dict[str, Oracle] = {
     "mean-exp-micro-pooled": each_exp(*POOLED),
     "mean-exp-step": each_exp("step"),
     "mean-exp-rank": each_exp("step", "rank"),
+    "mean-exp-sample": lambda line, key: mean(math.exp(mean(map(key.of, row))) for row in samples(line, key)),
+    "percent": lambda line, key: 100 * over(own(line, key), key),
     "mean-exp-micro-capped": each_exp(*MICRO, cap=1e6),
     "mean-exp-eval-batch": weighted_exp,
     "cap-at-e20": lambda line, key: math.exp(min(20.0, over(own(line, key), key))),

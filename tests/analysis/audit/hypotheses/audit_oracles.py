@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import audit_tokens as seen
-from audit_run import MICROS, NO_LABEL, Batch
+from audit_run import MICROS, NO_LABEL, STEPS_OF_EPOCH, Batch
 from audit_tokens import Line, Of, Token, targets
 
 
@@ -60,6 +60,7 @@ KEYS: dict[str, Key] = {
         member=lambda t: t.is_reasoning() and not seen.is_special(t),
         of_type="reasoning",
     ),
+    "predict_loss": Key("predict", seen.nll, "nll"),
     "test_ppl": Key("test", seen.nll, "nll", "exp"),
     "test_reasoning_perplexity": Key(
         "test",
@@ -87,7 +88,12 @@ def mean(values: Iterable[float]) -> float:
 
 def own(line: Line, key: Key) -> list[Token]:
     """The tokens a key is about by its name."""
-    return [token for token in line.rows if token.is_labelled and not token.is_repeated and key.member(token)]
+    return [token for token in with_repeats(line, key) if not token.is_repeated and not token.is_lost]
+
+
+def with_repeats(line: Line, key: Key) -> list[Token]:
+    """The same, with those of samples that the sampler repeated, and those whose logits are not finite."""
+    return [token for token in line.rows if token.is_labelled and key.member(token)]
 
 
 def split(tokens: Sequence[Token], *by: str) -> list[list[Token]]:
@@ -125,8 +131,14 @@ def samples(line: Line, key: Key) -> list[list[Token]]:
 
 def weighted(line: Line, key: Key, weigh: Callable[[list[Batch]], float], *by: str) -> float:
     """Mean of groups' token means, each weighted by something of its batches."""
+    return weighted_mean(own(line, key), line, key, weigh, *by)
+
+
+def weighted_mean(
+    tokens: list[Token], line: Line, key: Key, weigh: Callable[[list[Batch]], float], *by: str
+) -> float:
     total = size = 0.0
-    for group in split(own(line, key), *by):
+    for group in split(tokens, *by):
         moment = [getattr(group[0].batch, name) for name in by]
         weight = weigh([b for b in line.batches if [getattr(b, name) for name in by] == moment])
         total += weight * mean(map(key.of, group))
@@ -144,6 +156,31 @@ def n_positions(batches: list[Batch]) -> float:
 
 def n_predicted(batches: list[Batch]) -> float:
     return sum(batch.labels[:, 1:].size for batch in batches)
+
+
+def n_unrepeated(batches: list[Batch]) -> float:
+    return sum((~batch.duplicate.any(axis=1)).sum() for batch in batches)
+
+
+def of_first_ranks(line: Line, key: Key) -> list[Token]:
+    """Without rank 1 in the last step of an epoch, and in the last batch of the test."""
+
+    def is_cut(batch: Batch) -> bool:
+        if batch.phase == "train":
+            return batch.rank > 0 and batch.step % STEPS_OF_EPOCH == 0
+        return batch.phase == "test" and batch.rank > 0 and batch.micro == MICROS - 1
+
+    return [token for token in own(line, key) if not is_cut(token.batch)]
+
+
+def of_finite_batches(line: Line, key: Key) -> float:
+    """Batches' token means, weighted by their rows, those with a token that is not finite left out."""
+    total = size = 0.0
+    for group in split(with_repeats(line, key), *MICRO):
+        if not any(token.is_lost for token in group):
+            rows = n_rows([group[0].batch])
+            total, size = total + rows * mean(map(key.of, group)), size + rows
+    return total / size
 
 
 def with_empty(line: Line, key: Key, *by: str) -> list[float]:

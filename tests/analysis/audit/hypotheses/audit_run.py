@@ -1,7 +1,8 @@
 """A run made of random numbers in which every registered convention gives another number.
 
 Two ranks, three micro-batches a step, ragged rows with prompts and padding, packed documents, micro-batches without
-labels, special tokens, images, two types, an ordered group, loss weights, tied logits, a sampler that repeats samples.
+labels, special tokens, images, two types, an ordered group, loss weights, tied logits, a sampler that repeats samples,
+logits that are not finite.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ V = 24
 BINS = 8
 PAD, EOS, IMAGE, SPECIAL = 0, 1, 2, 3
 WORLD, MICROS, STEPS, EVERY = 2, 3, 12, 2
+STEPS_OF_EPOCH = 5
+K = 21
+"""Best tokens that are recorded."""
+
 PARTS = {"soft_ce": 1.0, "w1": 0.5, "gate": 0.25}
 SIGMA = 1.5
 BYTES = tuple(1 + i % 5 for i in range(V))
@@ -49,7 +54,7 @@ class Batch:
 
 
 def make_run(seed: int = 7) -> list[Batch]:
-    """All micro-batches: training in steps 1 to 12, an evaluation and a test after every other step."""
+    """All micro-batches: training in steps 1 to 12, three evaluations after every other step."""
     rng = np.random.default_rng(seed)
     run: list[Batch] = []
     for step in range(1, STEPS + 1):
@@ -57,6 +62,7 @@ def make_run(seed: int = 7) -> list[Batch]:
         if step % EVERY == 0:
             run += [_eval(rng, step, micro, rank) for micro in range(MICROS) for rank in range(WORLD)]
             run += [_test(rng, step, micro, rank) for micro in range(MICROS) for rank in range(WORLD)]
+            run += [_predict(rng, step, micro, rank) for micro in range(MICROS) for rank in range(WORLD)]
     return run
 
 
@@ -75,7 +81,7 @@ def _record_all(run: list[Batch], path: Path) -> None:
         with Recorder(
             path,
             [chr(97 + i) * BYTES[i] for i in range(V)],
-            k=V,
+            k=K,
             groups={"coord": range(V - BINS, V)},
             ordered={
                 "coord": {
@@ -105,6 +111,7 @@ def _record(rec: Recorder, batch: Batch) -> None:
         step=batch.step,
         phase=batch.phase,
         micro=batch.micro,
+        epoch=(batch.step - 1) / STEPS_OF_EPOCH,
         input_ids=torch.from_numpy(batch.ids),
         attention_mask=torch.from_numpy(batch.mask),
         position_ids=torch.from_numpy(batch.place) if batch.phase == "train" else None,
@@ -164,6 +171,17 @@ def _test(rng: np.random.Generator, step: int, micro: int, rank: int) -> Batch:
     """Now and then the loss explodes: above 20 in some evaluations, above ln 10⁶ in others."""
     batch = _batch(rng, "test", step, micro, rank, lengths=rng.integers(5, 9, 2), prompts=np.full(2, 2))
     batch.logits[:] *= {4: 14.0, 6: 8.0, 10: 10.0}.get(step, 1.0)
+    return batch
+
+
+def _predict(rng: np.random.Generator, step: int, micro: int, rank: int) -> Batch:
+    """Now and then a batch overflows at one position."""
+    rows = int(rng.integers(2, 5))
+    batch = _batch(
+        rng, "predict", step, micro, rank, lengths=rng.integers(5, 9, rows), prompts=np.full(rows, 2)
+    )
+    if (step // EVERY + micro) % MICROS == rank:
+        batch.logits[0, 2] = np.nan
     return batch
 
 

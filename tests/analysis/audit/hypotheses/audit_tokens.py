@@ -59,6 +59,11 @@ class Token:
         return bool(self.batch.duplicate[self.row, self.t])
 
     @property
+    def is_lost(self) -> bool:
+        """Whether its logits are not finite."""
+        return not all(map(math.isfinite, self.x))
+
+    @property
     def is_boundary(self) -> bool:
         """Whether a packed document begins here."""
         return self.batch.place[self.row, self.t] == 0

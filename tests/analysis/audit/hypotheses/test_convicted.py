@@ -89,6 +89,8 @@ def is_about(entry: Hypothesis, key: Key) -> bool:
         return False  # an evaluation is one step
     if "evaluation" in entry.applies and key.phase == "train":
         return False
+    if "cut ranks" in entry.applies and key.phase not in ("train", "test"):
+        return False  # of the others' last batches, samples of both ranks are left over
     if key.of_type and entry.population.startswith("."):
         return False  # whole sets of tokens take the place of all labelled ones
     if "types" in entry.needs and not key.of_type:
@@ -102,7 +104,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     run = make_run()
     path: Path = tmp_path_factory.mktemp("audited") / "dump"
     record(run, path)
-    lines = {phase: lines_of(run, phase) for phase in ("train", "eval", "test")}
+    lines = {phase: lines_of(run, phase) for phase in ("train", "eval", "test", "predict")}
     made = Case(lines, {})
     rows: list[dict[str, object]] = []
     names: dict[tuple[str, int], str] = {}

@@ -51,6 +51,10 @@ def test_an_entry_is_complete(entry: Hypothesis) -> None:
         assert text
         assert text.strip() == text
         assert not text.endswith(".")
+    assert "it is" not in entry.about  # the verdict says so itself, and goes on after a colon
+    assert ":" not in entry.about
+    assert all(text[0].islower() for text in (entry.misleads, entry.fix))
+    assert entry.about[0].islower() or entry.about[0].isdigit()
     assert entry.evidence
     assert entry.reduction in {"", *REDUCTIONS}
     assert entry.transform in {"", *TRANSFORMS}

@@ -85,6 +85,16 @@ def means(logits, gold, weight, is_desc):
             if population not in ASKED.get(value, ("",)):
                 continue
             found[f"{value}@{population}"] = np.where(n > 0, (w * x).sum(1) / np.where(n > 0, n, 1), np.nan)
+    # Sequences of up to three tokens; counts say nothing of weighted tokens.
+    starts = np.arange(0, gold.shape[1], 3)
+    all_right = np.minimum.reduceat(values["correct"], starts, axis=1).mean(1)
+    is_equal = np.ptp(weight) == 0
+    for name, x in (
+        ("sequence_correct", all_right),
+        ("n_tokens", gold.shape[1]),
+        ("n_sequences", len(starts)),
+    ):
+        found[f"{name}@"] = np.full(len(gold), x if is_equal else np.nan)
     gap = np.abs(found["correct@"] - found["confidence@"])
     found["ece@"] = gap
     found["composite@"] = found["nll@text"] + found["coord.loss@coord.finite"]
@@ -99,7 +109,7 @@ def meaning(key):
     if key == "perplexity@":
         return Meaning(key, (("nll", ""),), transform="exp")
     value, population = key.split("@")
-    shares = ("correct", "mass_", "is_", "top_", "decision_", "confidence", "coord.gate_mass")
+    shares = ("correct", "sequence_", "mass_", "is_", "top_", "decision_", "confidence", "coord.gate_mass")
     is_fraction = value.startswith(shares) or value.endswith("_prob")
     return Meaning(key, ((value, population),), is_fraction=is_fraction)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from softmax_logs import log_of, log_of_rows, meaning, means
 
 from logitbox.analysis.audit.inequalities.checking import check
-from logitbox.analysis.audit.inequalities.registry import INEQUALITIES
+from logitbox.analysis.audit.inequalities.registry import CATALOGUE, INEQUALITIES
 from logitbox.analysis.audit.inequalities.table import Table
 from logitbox.analysis.audit.names import find_meanings
 
@@ -22,6 +22,7 @@ BROKEN = {
     "ce-top-k": {"nll@": 0.7, "correct@": 0.3, "correct_top5@": 0.4},
     "ce-top-k-alone": {"nll@": 0.7, "correct_top5@": 0.5},
     "top-k-accuracy": {"correct_top5@": 0.5, "correct@": 0.6},
+    "sequence-accuracy": {"correct@": 0.9, "n_tokens@": 50, "sequence_correct@": 0.2, "n_sequences@": 10},
     "top-k-order": {"correct_top10@": 0.5, "correct_top5@": 0.6},
     "mrr-accuracy": {"reciprocal_rank@": 0.5, "correct@": 0.6},
     "accuracy-mrr": {"reciprocal_rank@": 0.7, "correct@": 0.2},
@@ -83,7 +84,7 @@ BROKEN = {
     "decision-likeliest": {"decision_confidence@": 0.5, "mass_accept@": 0.6},
 }  # fmt: skip
 """One row each, impossible by a clear margin, V = 10."""
-ONLY_NOTICED = {"types-weighted", "rest-weighted", "perplexity-above"}
+ONLY_NOTICED = {"types-weighted", "rest-weighted", "perplexity-above", "sequence-accuracy"}
 SMOOTHED = {"label_smoothing_factor": 0.1}
 
 
@@ -97,6 +98,11 @@ def found_in(columns, how="exact", vocab_size=10, **kwargs):
 def test_every_inequality_has_an_impossible_row():
     assert set(BROKEN) == set(IDS)
     assert len(IDS) == len(set(IDS))
+
+
+def test_the_catalogue_names_entries_or_a_reason():
+    assert list(CATALOGUE) == list(range(1, 15))
+    assert all(entry if isinstance(entry, str) else set(entry) <= set(IDS) for entry in CATALOGUE.values())
 
 
 @pytest.mark.parametrize("name", IDS)
@@ -256,7 +262,9 @@ def test_a_nan_loss_nearby_points_to_batches_without_labels():
     logged = log_of_rows(rows, "trl", precision=5e-5)
     (found,), notices = check(logged, 0, find_meanings(logged, 0)[0])
     assert found.inequality == "ce-accuracy"
-    assert found.repair.startswith("eval_loss is NaN or infinite")
+    causes, evidence = found.repair.split(" Here eval_loss is NaN or infinite")
+    assert causes.startswith("Look first for micro-batches without any label")
+    assert "micro-batches without any label" in evidence
     assert [n.check for n in notices] == ["not-finite"]
 
 
@@ -280,18 +288,3 @@ def test_phases_and_other_rows_are_never_paired():
     ]
     logged = log_of_rows(rows)
     assert check(logged, 0, find_meanings(logged, 0)[0])[0] == []
-
-
-def test_caps_and_means_of_exp_are_told_apart():
-    big = 25.0
-    rows = [{"step": 1, "eval_loss": big, "eval_perplexity": math.exp(20)}]
-    logged = log_of_rows(rows)
-    violations, notices = check(logged, 0, find_meanings(logged, 0)[0])
-    assert violations == []
-    assert "capped" in {n.check for n in notices}
-    logged = log_of_rows([{"step": 1, "eval_loss": 2.0, "eval_perplexity": 4.0}])
-    violations, _ = check(logged, 0, find_meanings(logged, 0)[0])
-    assert [v.inequality for v in violations] == ["perplexity-below"]
-    logged = log_of_rows([{"step": 1, "eval_loss": 2.0, "eval_perplexity": 9.0}])
-    violations, notices = check(logged, 0, find_meanings(logged, 0)[0])
-    assert (violations, [n.check for n in notices]) == ([], ["perplexity-above"])
