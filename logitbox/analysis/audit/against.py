@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from logitbox.analysis.audit.evidence import Evidence
 from logitbox.analysis.audit.fitting import Values
-from logitbox.analysis.audit.judging import Found, is_likely, judge, search
+from logitbox.analysis.audit.judging import judge
 from logitbox.analysis.audit.micros import Micros, micros_of, streams_of
 from logitbox.analysis.audit.names import Meaning
 from logitbox.analysis.audit.predicting import Lines
 from logitbox.analysis.audit.result import KeyVerdict
+from logitbox.analysis.audit.searching import Found, is_likely, search
 from logitbox.analysis.audit.windows import (
     Alignment,
     Windows,
@@ -93,11 +94,11 @@ class Against:
 
     def _unrecorded(self, meaning: Meaning) -> str:
         known = ", ".join(f"{phase} {dataset!r}" if dataset else phase for phase, dataset in self._streams)
+        here = [dataset for phase, dataset in self._streams if phase == meaning.phase]
+        if len(here) > 1 and meaning.dataset is None:
+            return f"it could be about any of {', '.join(map(repr, here))}; name the set in the key"
         which = f"{meaning.phase} {meaning.dataset!r}" if meaning.dataset else meaning.phase
-        return (
-            f"the dump holds no tokens of {which}, or of several sets that the key could be about; it holds "
-            f"{known or 'none'}"
-        )
+        return f"the dump holds no tokens of {which}; it holds {known or 'none'}"
 
     def _alignment(self, meanings: Sequence[Meaning], micros: Micros) -> Alignment:
         """The way of counting steps under which most keys are explained; the usual one where it makes no difference."""

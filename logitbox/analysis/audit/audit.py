@@ -183,6 +183,7 @@ def audit_evidence(
         odd = [*odd, *(_as_notice(one) for one in broken if _is_explained(one, found))]
         broken = [one for one in broken if not _is_explained(one, found)]
         keys += [_convicted(one, broken) for one in found]
+        odd += _strange(found, run)
         violations += [one for one in broken if wanted is None or wanted & set(one.keys)]
         notices += [one for one in odd if wanted is None or not one.keys or wanted & set(one.keys)]
         kept += [
@@ -199,6 +200,15 @@ def audit_evidence(
         left_out=left_out,
         held=tuple(kept),
     )
+
+
+def _strange(found: Sequence[KeyVerdict], run: int) -> list[Notice]:
+    """Whether nothing that was compared is explained: a log and a dump of different runs."""
+    compared = [one for one in found if one.n_lines]
+    if len(compared) < 2 or any(one.verdict != "unexplained" for one in compared):
+        return []
+    about = "none of these keys is explained by the dump. Look first whether it is the recording of this run"
+    return [Notice("another-run", run, None, tuple(one.key for one in compared), about)]
 
 
 def _verdicts(

@@ -21,6 +21,9 @@ _INVERSES: Mapping[str, Callable[[Float], Float]] = {
 }
 """Transforms under which a parameter can be fitted."""
 
+MOST_CHANCE = 0.01
+"""Wrong hypotheses that may fit by chance before nothing is concluded from a fit."""
+
 _FLAT = 1e-12
 """A slope this small says nothing about its parameter."""
 

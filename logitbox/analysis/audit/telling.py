@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from logitbox.analysis.audit.fitting import Tried
+from logitbox.analysis.audit.fitting import MOST_CHANCE, Tried
 from logitbox.analysis.audit.result import VERDICTS, Fit, KeyVerdict, Violation
 from logitbox.analysis.logs.raw import plural
 
 if TYPE_CHECKING:
-    from logitbox.analysis.audit.judging import Found
+    from logitbox.analysis.audit.searching import Found
 
 _MOST_NAMES = 6
+
+_NEAR = 100.0
+"""Times the tolerance beyond which a fit is no lead."""
 
 
 def tell(verdict: KeyVerdict, told: Tried | None, found: Found) -> KeyVerdict:
@@ -49,8 +53,7 @@ def _sentences(texts: Iterable[str]) -> str:
 
 
 def _agrees(verdict: KeyVerdict) -> str:
-    ties = f"; so do {_names(verdict.ties_with)} on this dump" if verdict.ties_with else ""
-    return f"the token mean explains {_lines(verdict)}{ties}"
+    return f"the token mean explains {_lines(verdict)}"
 
 
 def _explained(verdict: KeyVerdict, told: Tried | None, definition: Tried | None) -> str:
@@ -73,10 +76,14 @@ def _off(definition: Tried | None) -> str:
 
 
 def _unexplained(verdict: KeyVerdict, definition: Tried | None) -> str:
-    closest = "; ".join(_closeness(fit) for fit in verdict.closest)
+    near = [fit for fit in verdict.closest if fit.misfit <= _NEAR]
     agrees = 0 if definition is None else _agreeing(verdict)
     some = f" The token mean explains {agrees} of {verdict.n_lines} lines." if agrees else ""
-    return f"nothing registered explains {_lines(verdict)}.{some} Closest: {closest}"
+    if near:
+        closest = f"Closest: {'; '.join(_closeness(fit) for fit in near)}"
+    else:
+        closest = f"Nothing comes near; the closest is {_closeness(verdict.closest[0])}"
+    return f"nothing registered explains {_lines(verdict)}.{some} {closest}"
 
 
 def _agreeing(verdict: KeyVerdict) -> int:
@@ -91,34 +98,66 @@ def _closeness(fit: Fit) -> str:
 def _cannot_tell(verdict: KeyVerdict, found: Found) -> str:
     if found.definition is None:
         return "the dump does not hold what its own definition needs"
-    if found.agrees:
+    if found.collapsed:
         names = _names([one.candidate.id for one in found.collapsed])
         return (
             f"the value is right, but how it is averaged cannot be told: token-mean and {names} are one number here, "
             "because all groups have the same number of tokens"
         )
-    if len(verdict.ties_with) > 1:
-        return f"several explain {_lines(verdict)} equally well: {_names(verdict.ties_with)}; the token mean does not"
-    return (
-        f"{_names(verdict.ties_with)} fits {_lines(verdict)}, and the token mean does not, but so few lines or digits could "
-        f"fit by chance (about {verdict.closest[0].chance:.2g} of {found.n_tried} hypotheses would)"
-    )
+    if found.agrees:
+        names = _names([one.candidate.id for one in found.rivals])
+        return f"the token mean explains {_lines(verdict)} to the digits that were logged, but so do {names}"
+    distinct = _names([one.candidate.id for one in found.distinct])
+    if _is_luck(verdict, found):
+        return (
+            f"{distinct} explains {_lines(verdict)}, and the token mean does not, but {_luck(verdict, found)}"
+        )
+    return f"several explain {_lines(verdict)} equally well: {distinct}; the token mean does not"
+
+
+def _is_luck(verdict: KeyVerdict, found: Found) -> bool:
+    """Whether what fits could do so by chance."""
+    fitting = {one.candidate.id for one in found.fitting}
+    return all(fit.chance > MOST_CHANCE for fit in verdict.closest if fit.hypothesis in fitting)
+
+
+def _luck(verdict: KeyVerdict, found: Found) -> str:
+    least = min((fit.chance for fit in verdict.closest), default=float("inf"))
+    if not isfinite(least):
+        return "one line cannot test an unknown number"
+    return f"of {found.n_tried} hypotheses about {least:.2g} would by chance fit so few lines and digits"
 
 
 def _tell_apart(verdict: KeyVerdict, found: Found) -> str:
-    """What to record or log so that ties come apart."""
+    """What to record or log so that ties come apart, or more could be tried."""
+    if found.untried and verdict.verdict == "unexplained":
+        return f"not tried, for the dump lacks what they need: {_needed(found.untried)}"
     if verdict.verdict != "cannot tell" or found.definition is None:
         return ""
-    if found.agrees:
-        return "log a run whose micro-batches differ in their number of supervised tokens"
-    if len(verdict.ties_with) <= 1:
-        return "log more lines, or more digits"
-    return "log a run in which these differ: ragged micro-batches, several ranks, several steps a line; or more digits"
+    levels = [level for one in found.fitting for level in one.candidate.reduction.levels]
+    advice = {
+        "log a run whose micro-batches differ in their number of supervised tokens": bool(found.collapsed),
+        "log more digits": found.agrees,
+        "log more lines, or more digits": _is_luck(verdict, found),
+        "evaluate with batches that differ in their number of rows": any(
+            level.weight == "rows" for level in levels
+        ),
+    }
+    usual = "log a run with ragged micro-batches, several ranks, several steps a line; or log more digits"
+    return next((text for text, fits in advice.items() if fits), usual)
+
+
+def _needed(untried: Sequence[tuple[str, str]]) -> str:
+    """What to record, and what could be tried then."""
+    by_need: dict[str, list[str]] = {}
+    for name, need in untried:
+        by_need.setdefault(need, []).append(name)
+    return "; ".join(f"{_names(names)} ({need})" for need, names in by_need.items())
 
 
 def _lines(verdict: KeyVerdict) -> str:
     total = verdict.n_lines
-    lines = f"all {total:,} compared lines" if total > 1 else "the one compared line"
+    lines = {1: "the one compared line", 2: "both compared lines"}.get(total, f"all {total:,} compared lines")
     skipped = f" ({verdict.n_skipped:,} more cannot be compared)" if verdict.n_skipped else ""
     return lines + skipped
 
@@ -135,7 +174,8 @@ def sentence(
     """All of an audit in one line, the worst first: how many keys have which verdict, and which.
 
     Args:
-        keys, violations: that were found.
+        keys: all verdicts.
+        violations: of all runs.
         n_runs: runs of the log.
         is_alone: whether there is no dump.
     """
