@@ -66,11 +66,12 @@ def audit(
     source = _source(logged, dump, skip_damaged=skip_damaged)
     with _progress(dump or source) as progress:
         found = examine(source, dump, key=key or None, noise=noise, progress=progress)
-    about = {"logged": found.logged.source, "dump": None if path is None else str(path)}
+    tallied = path if path is not None or isinstance(source, Path) else logged
     if as_json:
+        about = {"logged": found.logged.source, "dump": None if tallied is None else str(tallied)}
         print_json({**about, **found.to_json()})
     else:
-        print_audit(found, path)
+        print_audit(found, tallied)
     return 0 if found.ok and not (strict and _is_left_open(found, dump or source)) else 1
 
 
@@ -80,10 +81,10 @@ def _progress(tallied: object) -> AbstractContextManager[Progress | None]:
 
 
 def _is_left_open(found: Audit, tallied: object) -> bool:
-    """Whether a key is unexplained, or nothing was compared at all."""
+    """Whether a key is unexplained, or nothing was compared at all; of a log alone, whether no inequality was checked."""
     if any(one.verdict == "unexplained" for one in found.keys):
         return True
-    return not (found.keys if isinstance(tallied, Path) else any(one.n_lines for one in found.keys))
+    return not (found.held if isinstance(tallied, Path) else any(one.n_lines for one in found.keys))
 
 
 def _source(logged: Path | None, dump: Dump | None, *, skip_damaged: bool) -> Path | Dump:

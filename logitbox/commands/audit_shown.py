@@ -44,6 +44,8 @@ def print_audit(found: Audit, dump: Path | None = None) -> None:
     for alike in grouped(found.keys):
         _print_verdicts(console, alike)
     _print_alignments(console, found)
+    if dump is None:
+        _print_held(console, found, several=several)
     for notice in found.notices:
         _print_notice(console, notice, several=several)
     _print_left_out(console, found.left_out)
@@ -81,7 +83,8 @@ def _print_verdicts(console: Console, alike: Sequence[KeyVerdict]) -> None:
         return  # the broken inequality stands above
     of = f"{first.label}: " if any(one.about != first.about for one in alike) else ""
     _print(console, f"  {of}{first.about}")
-    if unnamed := [name for name in first.ties_with if name not in first.about]:
+    unnamed = [name for name in first.ties_with if name not in first.about]
+    if unnamed and first.verdict != "agrees":  # what fits as well is then the same number
         _print(console, f"  Fits as well: {_listed(map(tie_told, unnamed))}", hang=4)
     if first.fix:
         _print(console, f"  Do: {first.fix}", hang=6)
@@ -137,6 +140,20 @@ def _print_violation(console: Console, found: Violation, *, several: bool) -> No
         _print(console, f"  Do: {found.repair}", hang=6)
 
 
+def _print_held(console: Console, found: Audit, *, several: bool) -> None:
+    """What was checked and holds, with where it comes nearest to being broken; ranges of single keys are only counted."""
+    together = [one for one in found.held if len(one.keys) > 1]
+    for one in together[:_MOST]:
+        where = _moment(one.run, one.step, several=several).removesuffix(": ")
+        _print(console, one.about + f" ({where})" * bool(where))
+    rest = len(together) - _MOST
+    more = [f"{_count(rest, 'more inequality', 'more inequalities')} of several keys"] * (rest > 0)
+    ranges = len(found.held) - len(together)
+    more += [f"{_count(ranges, 'range')} of single keys, such as x ≥ 0"] * (ranges > 0)
+    if more:
+        _print(console, f"also checked, and not broken: {', '.join(more)}", "dim")
+
+
 def _print_notice(console: Console, found: Notice, *, several: bool) -> None:
     count = f" ({_count(found.count, 'line')})" if found.count > 1 else ""
     line = Text("notice", style="yellow")
@@ -168,8 +185,8 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(every[:_MOST]) + more
 
 
-def _count(n: int, word: str) -> str:
-    return f"{n:,} {word}{'' if n == 1 else 's'}"
+def _count(n: int, word: str, words: str = "") -> str:
+    return f"{n:,} {word if n == 1 else words or word + 's'}"
 
 
 def _number(value: float | None, digits: int = 6) -> str:

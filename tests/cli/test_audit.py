@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -15,12 +16,13 @@ import logitbox as lb
 from logitbox import cli
 from logitbox.analysis.audit import audit as engine
 from logitbox.analysis.audit.audit import Audit
+from logitbox.analysis.audit.inequalities.entries import Held
 from logitbox.analysis.audit.result import Fit, KeyVerdict, Notice, Violation
 from logitbox.analysis.audit.windows import EVAL, TRAIN
 from logitbox.analysis.logs.frame import SCHEMA, Logged
 
 DOCUMENT = {"logged", "dump", "ok", "source", "format", "framework", "runs", "notes"}
-DOCUMENT |= {"keys", "violations", "notices", "left_out"}
+DOCUMENT |= {"keys", "violations", "notices", "left_out", "held"}
 KEY = {
     "run",
     "verdict",
@@ -71,6 +73,7 @@ BROKEN = Violation(
     "look for batches without labels.",
     count=2,
 )
+HELD = Held("ce-accuracy", 0, 30, ("loss", "mean_token_accuracy"), 0.5, 0.25, "CE ≥ (1 − acc)·ln 2", 7)
 ODD = Notice("loss-zero", 0, 40, ("loss",), "the loss is 0", 7)
 
 
@@ -159,8 +162,9 @@ def test_exit_status(given, capsys, found, expected):
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        (audit_of(AGREES, MICRO), 0),
-        (audit_of(*UNTOLD), 0),
+        (audit_of(AGREES, MICRO, held=(HELD,)), 0),
+        (audit_of(*UNTOLD, held=(HELD,)), 0),
+        (audit_of(*UNTOLD), 1),
         (audit_of(AGREES, KeyVerdict("loss", 0, "unexplained", about="nothing fits.", n_lines=2)), 1),
         (audit_of(left_out={"lr": "no metric"}), 1),
         (audit_of(KeyVerdict("loss", 0, "bug", "sum", about="a sum.")), 1),
@@ -239,6 +243,37 @@ def test_a_tie_that_is_a_bug_is_told_to_be_one(given, capsys):
     assert told in " ".join(out.split())
 
 
+def test_what_holds_is_told_of_a_log_alone(given, capsys):
+    ranges = [replace(HELD, keys=(name,), formula="x ≥ 0") for name in ("loss", "acc")]
+    _, out = out_of(capsys, given(audit_of(*UNTOLD, held=(*[HELD] * 7, *ranges))))
+    told = (
+        "CE ≥ (1 − acc)·ln 2 (loss, mean_token_accuracy) holds in 7 rows, nearest a factor of 2 (step 30)\n"
+    )
+    assert out.count(told) == 6
+    rest = "also checked, and not broken: 1 more inequality of several keys, 2 ranges of single keys, such as x ≥ 0 what"
+    assert rest in " ".join(out.split())
+
+
+def test_what_was_checked_stands_in_the_document(tmp_path, capsys):
+    log = tmp_path / "log.jsonl"
+    log.write_text(
+        '{"step": 1, "loss": 1.5, "token_acc": 0.5}\n{"step": 2, "loss": 1.0, "token_acc": 0.25}\n'
+    )
+    _, out = out_of(capsys, ["audit", "--json", "--logged", str(log)])
+    held = {one["inequality"]: one for one in json.loads(out)["held"]}
+    assert set(held) == {"ce-accuracy", "fraction-above-one", "fraction-below-zero", "below-zero"}
+    nearest = held["ce-accuracy"]
+    assert (nearest["step"], nearest["lhs"], nearest["rows"]) == (2, 1.0, 2)
+    assert nearest["rhs"] == pytest.approx(0.75 * math.log(2))
+
+
+def test_representations_are_short():
+    every = [replace(MICRO, key=f"key{i}") for i in range(20)]
+    assert len(repr(audit_of(*every, violations=(BROKEN,)))) < 100
+    assert len(repr(every[0])) < 400
+    assert "about" not in repr(every[0]) + repr(BROKEN)
+
+
 def test_a_log_alone_shows_no_progress(given, capsys, monkeypatch):
     monkeypatch.setattr("logitbox.commands.audit.progress_bar", lambda _: pytest.fail("a bar"))
     assert out_of(capsys, given(audit_of(*UNTOLD)))[0] == 0
@@ -312,7 +347,9 @@ def test_a_dump_alone_is_audited_by_its_own_scalars(digits_at_work, capsys):
     status, out = out_of(capsys, example[1].split())
     assert status == 0
     assert "token_acc  other convention  " in out
-    assert "demo-out/dump" in out
+    assert "against the dump demo-out/dump" in out
+    as_log = out_of(capsys, ["audit", "--logged", "demo-out/dump", "--key", "token_acc"])
+    assert as_log == (status, out)
 
 
 @pytest.fixture

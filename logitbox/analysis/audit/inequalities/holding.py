@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -38,22 +38,6 @@ def held(
         and (told := _nearest(one, table, is_equal=(name, keys) in converses)) is not None
     ]
     return sorted([*found, *whole_run_held(table)], key=lambda one: len(one.keys) == 1)
-
-
-def sentences(found: Iterable[Held]) -> list[str]:
-    """What holds in words; of ranges of single keys one sentence for all keys."""
-    told: list[str] = []
-    ranges: dict[str, list[Held]] = {}
-    for one in found:
-        if len(one.keys) > 1:
-            told.append(one.about)
-        else:
-            ranges.setdefault(one.formula, []).append(one)
-    for formula, alike in ranges.items():
-        keys = ", ".join(dict.fromkeys(one.keys[0] for one in alike))
-        rows = sum(one.rows for one in alike)
-        told.append(f"{formula} ({keys}) holds for {'all ' * (rows > 1)}{rows:,} value{'s' * (rows > 1)}")
-    return told
 
 
 def _nearest(one: Compared, table: Table, *, is_equal: bool) -> Held | None:

@@ -36,17 +36,15 @@ def whole_run_held(table: Table) -> Iterator[Held]:
     for run in _runs(table):
         if _explained(run):
             continue
-        low, _, high = _missing(run)
         step = None if run.total is None else int(run.total)
-        lhs, rhs, formula = (
-            run.told,
-            run.after()[0] / run.covered,
-            "loss of the run = mean of the logged losses",
-        )
-        if run.total != run.covered:
+        if run.total == run.covered:
+            formula = "loss of the run = mean of the logged losses"
+            lhs, rhs = run.told, run.after()[0] / run.covered
+        else:
             untold = "a last line that may be missing" if step is None else "the steps that no line tells of"
-            lhs, rhs = _ABSURD * run.highest, (low + high) / 2
             formula = f"{_ABSURD:g}·the highest logged loss ≥ mean of {untold}"
+            low, _, high = _missing(run)
+            lhs, rhs = _ABSURD * run.highest, (low + high) / 2
         yield Held("train-loss", table.run, step, (run.key, run.loss), lhs, rhs, formula, len(run.step))
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 from softmax_logs import log_of_rows
 
-from logitbox.analysis.audit.inequalities.holding import held, sentences
+from logitbox.analysis.audit.inequalities.holding import held
 from logitbox.analysis.audit.names import find_meanings
 
 
@@ -62,13 +62,12 @@ def test_the_loss_of_the_run_is_told_where_it_can_be_the_mean():
     assert "train-loss" not in by_id([*lines, {"step": 25, "train_loss": 14.0, "train_runtime": 1.0}])
 
 
-def test_ranges_come_last_and_are_told_together():
+def test_ranges_come_last():
     rows = [{"step": n, "loss": 1.0, "acc": 0.5} for n in range(4)]
     found = holding(rows)
     assert [len(one.keys) for one in found] == sorted((len(one.keys) for one in found), reverse=True)
-    told = sentences(found)
-    assert told[-2:] == ["1 ≥ x (acc) holds for all 4 values", "x ≥ 0 (acc, loss) holds for all 8 values"]
-    assert (
-        told[0]
-        == f"CE ≥ (1 − acc)·ln 2 (loss, acc) holds in 4 rows, nearest a factor of {2 / math.log(2):.3g}"
-    )
+    assert {(one.formula, one.keys, one.rows) for one in found if len(one.keys) == 1} == {
+        ("1 ≥ x", ("acc",), 4),
+        ("x ≥ 0", ("acc",), 4),
+        ("x ≥ 0", ("loss",), 4),
+    }
