@@ -103,6 +103,12 @@ def given(monkeypatch, tmp_path):
     return make
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch) -> None:
+    """As wide as lines get, wherever the tests run."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+
 def out_of(capsys, command: list[str]) -> tuple[int, str]:
     return cli.run(command), capsys.readouterr().out
 

@@ -242,7 +242,7 @@ def test_a_result_without_figure_is_refused():
     nothing = Result(pl.DataFrame(), "")
     with pytest.raises(
         InputError,
-        match="figures exist of Calibration, CalibrationTable, Comparison, Decisions, Explanation, Flips, Metrics, TokenList",
+        match="figures exist of Audit, Calibration, CalibrationTable, Comparison, Decisions, Explanation, Flips, Metrics, TokenList",
     ):
         nothing.plot()
     with pytest.raises(InputError, match="a str has no figure"):
