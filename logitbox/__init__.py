@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from logitbox.dumps.gradients import record_grad_norm as record_grad_norm
     from logitbox.dumps.losses import composite_loss as composite_loss
     from logitbox.dumps.recorder import Recorder as Recorder
+    from logitbox.dumps.reduce.sharded import VocabShard as VocabShard
     from logitbox.dumps.schemes.agent import AgentText as AgentText
     from logitbox.dumps.schemes.answers import ACCEPT_REJECT as ACCEPT_REJECT
     from logitbox.dumps.schemes.answers import resolve_answers as resolve_answers
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Recorder": "logitbox.dumps.recorder:Recorder",
+    "VocabShard": "logitbox.dumps.reduce.sharded:VocabShard",
     "TokenTypes": "logitbox.dumps.spec:TokenTypes",
     "AgentText": "logitbox.dumps.schemes.agent:AgentText",
     "CoordinateJson": "logitbox.dumps.schemes.coordinate:CoordinateJson",

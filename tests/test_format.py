@@ -339,7 +339,7 @@ def test_the_documented_keys_are_those_that_are_written(small):
     keys = """format session rank world every accumulation resume_from vocabulary_fingerprint has_token_text bos eos
               length_unit started versions record"""
     assert set(session) == set(keys.split())
-    record = "vocab_size k groups ordered types probes scope lse_beta betas detailed answers"
+    record = "vocab_size k groups ordered types probes scope lse_beta betas detailed answers min_prob"
     assert set(session["record"]) == set(record.split())
     assert set(json.loads((small / "dump.json").read_text())) == {"format", "id", "created", "created_by"}
     fingerprint = hashlib.sha256(str(V).encode()).hexdigest()[:32]

@@ -22,12 +22,13 @@ CONTRACT = {
     "flips": "dump",
     "high_entropy": "dump n",
     "explain": "dump",
+    "audit": "logged dump",
     "report": "dump path",
     "load_example": "name",
 }
 RECORD = (
     "self logits labels step phase dataset sample micro epoch input_ids attention_mask position_ids types flags "
-    "weight loss shift"
+    "weight loss shift vocab_parallel"
 )
 
 

@@ -1,4 +1,4 @@
-"""Columns over several of the best tokens, for the detailed metrics of seed 001."""
+"""Columns over several of the best tokens: for the detailed metrics of seed 001, and for trimmed lists."""
 
 from __future__ import annotations
 
@@ -29,3 +29,28 @@ def best_columns(log_p: Tensor, tail_mass: Tensor, wanted: Mapping[str, int]) ->
         inside = torch.where(best > 0, best * log_best, 0.0).sum(dim=1)
         columns[name] = -(inside + torch.special.xlogy(others, others)) / log(2)
     return columns
+
+
+LENGTH, CUT_MASS = "list_length", "cut_mass"
+"""Columns for the writer alone, which trims the lists by them; no columns of `tokens`."""
+
+
+def cut_columns(log_p: Tensor, min_prob: float) -> dict[str, Tensor]:
+    """How much of each list is kept, and the probability of what is not; from values not yet rounded to float16.
+
+    The best token is always kept, and so are all of a row with NaN.
+
+    Args:
+        log_p: ln p of the k best tokens, best first, [rows, k].
+        min_prob: tokens below this probability are cut.
+
+    Returns:
+        `list_length`, int32 [rows] from 1 to k; `cut_mass`, [rows] in the dtype of `log_p`.
+    """
+    p = log_p.exp()
+    is_cut = p < min_prob
+    is_cut[:, 0] = False
+    return {
+        LENGTH: (~is_cut).sum(dim=1).to(torch.int32),
+        CUT_MASS: torch.where(is_cut, p, 0.0).sum(dim=1),
+    }

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from logitbox.dumps.circumstances import level_of_caller
 from logitbox.dumps.detailed import AGENT_TYPES, DetailedSpec
 from logitbox.dumps.flags import IGNORED
 from logitbox.dumps.schemes.combine import Combined, combine
@@ -18,9 +19,6 @@ from logitbox.errors import InputError
 
 Part = str | Scheme | TokenTypes
 Masks = Mapping[str, Tensor]
-
-_CALLER = 4
-"""Stack frames from a warning here to the line that called `Recorder.record`."""
 
 
 @dataclass(frozen=True)
@@ -94,16 +92,16 @@ class Classifier:
         ids = labels if input_ids is None else input_ids
         if not (isinstance(ids, Tensor) and isinstance(labels, Tensor) and ids.shape == labels.shape):
             return Typed(masks, told)  # `make_batch` tells what is wrong
-        asked = self.schemes.told_by_schemes
+        asked, level = self.schemes.told_by_schemes, level_of_caller()
         if labels.ndim == 1:
-            self._tell_flat(asked - told)
+            self._tell_flat(asked - told, level)
             return Typed(masks, told, (asked | self.switched_off) - told)
         if input_ids is None:
-            self._tell_gaps(labels, attention_mask)
-        found, failed = self.schemes.attempt(ids, labels, attention_mask, position_ids, stack_level=_CALLER)
+            self._tell_gaps(labels, attention_mask, level)
+        found, failed = self.schemes.attempt(ids, labels, attention_mask, position_ids, stack_level=level)
         return Typed(found | masks, told | (asked - failed), (failed | self.switched_off) - told)
 
-    def _tell_gaps(self, labels: Tensor, attention_mask: Tensor | None) -> None:
+    def _tell_gaps(self, labels: Tensor, attention_mask: Tensor | None, level: int) -> None:
         """Without `input_ids` a scheme sees the labels alone: what was masked is no text to it. Padding never is."""
         if "gaps" in self._told or labels.device.type != "cpu":
             return
@@ -117,10 +115,10 @@ class Classifier:
             "labels hold −100 and no input_ids are given, so that the schemes of token types do not see the text there "
             "(a block or slot may begin in the prompt); pass input_ids=. This is told once",
             RuntimeWarning,
-            stacklevel=_CALLER,
+            stacklevel=level,
         )
 
-    def _tell_flat(self, names: frozenset[str]) -> None:
+    def _tell_flat(self, names: frozenset[str], level: int) -> None:
         if not names or "flat" in self._told:
             return
         self._told.add("flat")
@@ -129,7 +127,7 @@ class Classifier:
             "tokens, but logits are [N, V], so their types stay unknown; give logits [B, T, V], or masks as types=. "
             "This is told once",
             RuntimeWarning,
-            stacklevel=_CALLER,
+            stacklevel=level,
         )
 
 

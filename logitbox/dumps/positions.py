@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from logitbox.dumps.flags import IGNORED, Flag
+from logitbox.dumps.reduce.source import LogitRows, as_rows, hint
 from logitbox.dumps.spec import RecordSpec
 from logitbox.errors import InputError
 
@@ -23,9 +24,9 @@ NO_TOKEN = -1
 
 @dataclass(frozen=True)
 class Batch:
-    """What `Recorder.record` was given, checked: logits [B, T, V] and everything else [B, T] (or None)."""
+    """What `Recorder.record` was given, checked: rows of logits, and everything else [B, T] (or None)."""
 
-    logits: Tensor
+    source: LogitRows
     labels: Tensor
     input_ids: Tensor | None
     attention_mask: Tensor | None
@@ -53,21 +54,23 @@ class Layout:
 
 
 def make_batch(
-    logits: Tensor,
+    logits: Tensor | LogitRows,
     labels: Tensor,
     spec: RecordSpec,
     *,
     shift: bool,
     **optional: Tensor | Mapping[str, Tensor] | None,
 ) -> Batch:
-    """Check shapes and ids and bring [N, V] logits to [N, 1, V].
+    """Check shapes and ids and bring what is [N] to [N, 1].
 
     Raises:
         InputError: shapes that do not match, a vocabulary other than the dump's, labels or types out of
             range (ids are checked here on CPU, by the writer for tensors on a device).
     """
-    _check_logits(logits, labels, spec)
-    flat = logits.ndim == 2
+    source = as_rows(logits)
+    _check_shapes(source, labels)
+    source.check(spec.vocab_size)
+    flat = labels.ndim == 1
     shape = labels.shape
     given: dict[str, Tensor | None] = {}
     for name in ("input_ids", "attention_mask", "position_ids", "weight"):
@@ -79,7 +82,7 @@ def make_batch(
     labels = (labels.detach().unsqueeze(1) if flat else labels.detach()).long()
     check_ids(labels, spec.vocab_size)
     return Batch(
-        logits=logits.detach().unsqueeze(1) if flat else logits.detach(),
+        source=source,
         labels=labels,
         types=masks["types"],
         flags=masks["flags"],
@@ -101,32 +104,17 @@ def check_ids(labels: Tensor, vocab_size: int) -> None:
         )
 
 
-def _check_logits(logits: Tensor, labels: Tensor, spec: RecordSpec) -> None:
-    for name, value in (("logits", logits), ("labels", labels)):
-        if not isinstance(value, Tensor):
-            raise InputError(f"{name} are a {type(value).__name__}; give a torch tensor{_hint(value)}")
-    if not logits.is_floating_point():
-        raise InputError(f"logits are {logits.dtype}; give a floating-point tensor")
-    if logits.ndim not in (2, 3) or labels.ndim != logits.ndim - 1 or logits.shape[:-1] != labels.shape:
+def _check_shapes(source: LogitRows, labels: Tensor) -> None:
+    if not isinstance(labels, Tensor):
+        raise InputError(f"labels are a {type(labels).__name__}; give a torch tensor{hint(labels)}")
+    shape, what, last = source.tensor.shape, source.what, source.width
+    if len(shape) not in (2, 3) or shape[:-1] != labels.shape:
         raise InputError(
-            f"logits have shape {list(logits.shape)} and labels {list(labels.shape)}; "
-            "give logits [B, T, V] with labels [B, T], or logits [N, V] with labels [N]"
+            f"{what} have shape {list(shape)} and labels {list(labels.shape)}; "
+            f"give {what} [B, T, {last}] with labels [B, T], or {what} [N, {last}] with labels [N]"
         )
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise InputError(f"labels are {labels.dtype}; give integer token ids")
-    if logits.shape[-1] != spec.vocab_size:
-        raise InputError(
-            f"logits have {logits.shape[-1]} columns, the Recorder's vocabulary {spec.vocab_size}; "
-            f"pass vocab_size={logits.shape[-1]} beside the tokenizer or tokens where the embedding is padded, "
-            "or vocab=<the logits' last dimension>"
-        )
-
-
-def _hint(value: object) -> str:
-    """How to make a tensor of what was given instead."""
-    if hasattr(value, "logits"):
-        return ": its .logits"
-    return ": torch.from_numpy(…)" if hasattr(value, "__array__") else ""
 
 
 def _like_labels(name: str, value: Tensor | None, shape: torch.Size, *, flat: bool) -> Tensor | None:

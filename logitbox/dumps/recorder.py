@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 import atexit
-import time
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Unpack
 
-import torch
 from torch import Tensor
 
 from logitbox.dumps.checks import optional_whole, whole_number
+from logitbox.dumps.circumstances import aside
 from logitbox.dumps.classifier import Classifier
-from logitbox.dumps.definitions.values import StepReduction
-from logitbox.dumps.hostbatch import SampleIds, read_sample, whole_batch
+from logitbox.dumps.hostbatch import SampleIds
 from logitbox.dumps.intake import Intake
 from logitbox.dumps.live import LiveMetrics
 from logitbox.dumps.manifest import Session
-from logitbox.dumps.naming import NamingTask
-from logitbox.dumps.passes import Moment, PassClock
-from logitbox.dumps.positions import layout, make_batch
-from logitbox.dumps.reduce import GroupIndex, plain_arithmetic
+from logitbox.dumps.passes import PassClock
+from logitbox.dumps.recording import Recording
+from logitbox.dumps.reduce import GroupIndex
+from logitbox.dumps.reduce.hidden import HiddenRows
+from logitbox.dumps.reduce.sharded import Shards, VocabShard
 from logitbox.dumps.schemes.answers import Answers
 from logitbox.dumps.schemes.scheme import Scheme
 from logitbox.dumps.session import Place, find_place, holds_vocabulary, open_session
 from logitbox.dumps.spec import LseBeta, Scope, TokenTypes, build_spec
+from logitbox.dumps.told import Bits, Told
 from logitbox.dumps.transfer import HostCopier
-from logitbox.dumps.usertables import SampleColumns, SamplesJob, scalars_job, vocab_job
+from logitbox.dumps.usertables import SampleColumns, vocab_job
 from logitbox.dumps.vocabulary import Tokenizer, build_vocabulary
 from logitbox.dumps.writer import OnFull, Writer, WriterOptions
-from logitbox.errors import InputError
 
-Bits = Tensor | Mapping[str, Tensor] | None
 Types = Scheme | TokenTypes | Sequence[str | Scheme | TokenTypes] | None
 
 
-class Recorder:
+class Recorder(Recording):
     """Records every predicted token of a run into a dump.
 
     Args:
@@ -63,6 +60,8 @@ class Recorder:
             last answer token of each sample is its slot.
         detailed: switches of seed 001's metrics (see `DetailedSpec`), or False for none of them. Given at all, or
             where reasoning or tool_call is a type, what they need is recorded exactly.
+        min_prob: leave ids of a lower probability out of the lists of the best tokens (the best one always stays): the
+            surer the model, the smaller the dump. What is left out is part of `tail_mass`.
         rank, world, session: from torch.distributed where it is initialised; else 0, 1 and a new id.
         on_full: what to do when the writer is behind: "wait", or "drop" the micro-batch and count it.
         queue_size, shard_rows, flush_seconds: most micro-batches waiting, rows a shard, time between shards.
@@ -94,6 +93,7 @@ class Recorder:
         session: str | None = None,
         answers: Mapping[str, Sequence[int]] | Sequence[str] | Answers | None = None,
         detailed: bool | Mapping[str, Any] | None = None,
+        min_prob: float | None = None,
         on_full: OnFull = "wait",
         queue_size: int = 64,
         shard_rows: int = 65_536,
@@ -116,8 +116,10 @@ class Recorder:
             scope=scope,
             detailed=detailed,
             answers=answers.groups if isinstance(answers, Answers) else answers,
+            min_prob=min_prob,
         )
         self._live = LiveMetrics(GroupIndex(self.spec))
+        self._shards = Shards(self.spec)
         if not enabled:
             return
         draft = Session(
@@ -141,14 +143,22 @@ class Recorder:
         except BaseException:
             self._lock.release()
             raise
-        self._intake = Intake(self.spec, self._vocabulary, self._writer, self._live)
+        self._intake = Intake(
+            self.spec,
+            self._vocabulary,
+            self._classifier,
+            self._writer,
+            self._live,
+            PassClock(self.session.rank),
+            self.session.every,
+        )
         self._sample_columns = SampleColumns(self.spec)
         self._copier = HostCopier()
-        self._clock = PassClock(self.session.rank)
         atexit.register(self.close)  # a script that forgets close() loses nothing
         if self._vocabulary.tokens and self.session.rank == 0 and not told:
             self._writer.put(vocab_job(self._vocabulary, self.spec))
 
+    @aside
     def record(
         self,
         logits: Tensor,
@@ -167,11 +177,12 @@ class Recorder:
         weight: Tensor | None = None,
         loss: Tensor | float | None = None,
         shift: bool = True,
+        vocab_parallel: VocabShard | None = None,
     ) -> None:
         """Record one micro-batch. Returns at once; nothing here waits for a device or a disk.
 
         Args:
-            logits: float, [B, T, V] or [N, V]; the tensor the loss saw.
+            logits: float, [B, T, V] or [N, V]; the tensor the loss saw. A DTensor may be cut along the vocabulary.
             labels: integer, [B, T] or [N]; −100 is ignored.
             step: optimizer step as the trainer counts it.
             phase: "train", "eval", or any other name.
@@ -190,141 +201,65 @@ class Recorder:
             loss: the trainer's own loss of this micro-batch, kept beside.
             shift: True if row i predicts token i + 1 (labels, input_ids and the rest as the model takes them),
                 False if everything is aligned with the rows already.
+            vocab_parallel: where the logits are one shard of the vocabulary, which one; every process of its group
+                must call then, with the same of everything else, and the first of them writes.
 
         Raises:
             InputError: shapes, ids or names that do not fit, a phase in which a key would mean two things; the batch
                 is not recorded.
             WriterError: the background writer failed earlier.
         """
-        if not self._is_open():
-            return
-        self._writer.check()
-        moment = Moment.read(phase, dataset, step, epoch, micro)
-        if moment.phase == "train" and moment.step % self.session.every:
-            return
-        device = logits.device if isinstance(logits, Tensor) else torch.device("cpu")
-        self._live.check_phase(moment.phase)
-        typed = self._classifier.complete(
-            types, labels, input_ids, attention_mask=attention_mask, position_ids=position_ids
-        )
-        with plain_arithmetic(device):
-            batch = make_batch(
-                logits,
+        if self._is_open():
+            self._intake.record(
+                lambda: self._shards.rows(logits, vocab_parallel),
                 labels,
-                self.spec,
-                shift=shift,
+                step=step,
+                phase=phase,
+                dataset=dataset,
+                sample=sample,
+                micro=micro,
+                epoch=epoch,
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
-                weight=weight,
-                types=typed.masks,
+                types=types,
                 flags=flags,
+                weight=weight,
+                loss=loss,
+                shift=shift,
             )
-            given = read_sample(sample, batch)
-            plan = layout(batch, self.spec) if batch.labels.numel() else None
-            whole = whole_batch(batch, plan, given, loss)
-            where = self._clock.place(moment)
-            naming = NamingTask(given.kind, given.keys, batch.shift, batch.flat, position_ids is not None)
-            self._intake.take(batch, plan, whole, where, naming, typed)
 
-    def start_pass(self, phase: str, dataset: str = "") -> None:
-        """Say that the next `record` of this phase and dataset begins a new pass over the data.
-
-        Needed only where the same step is evaluated twice in a row; a pass also begins by itself when the
-        step changed, a training batch came in between (for evaluations) or the given `micro` went back.
-        """
-        if self.enabled:
-            self._clock.new_pass(phase, dataset)
-
-    def scalars(self, step: int, values: Mapping[str, Any], phase: str = "train") -> None:
-        """Keep what the trainer itself logged, one row a key. Nothing waits for values that are tensors on a device."""
-        if self._is_open():
-            self._writer.put(scalars_job(step, values, phase, time.time(), self.spec, self._copier))
-
-    def samples(self, frame: Any) -> None:
-        """Keep metadata of samples: `sample` or `key`, and any of `dataset`, `source`, `group`, `length`, others.
-
-        Token rows join them on (sample, dataset). Without a column `dataset` the samples belong to dataset "".
-
-        Args:
-            frame: a polars, pandas or pyarrow table, or a dict of lists.
-        """
-        if self._is_open():
-            self._writer.put(SamplesJob(self._sample_columns.table(frame), self._intake.book))
-
-    def metrics(
+    @aside
+    def record_hidden(
         self,
-        prefix: str | None = None,
+        hidden: Tensor,
+        lm_head_weight: Tensor,
+        labels: Tensor,
         *,
-        phase: str | None = None,
-        reduction: StepReduction = "token_mean",
-        all_reduce: bool = False,
-    ) -> dict[str, float | None]:
-        """Every metric of what was recorded since the last call, as a plain dict ready for a trainer's log.
+        bias: Tensor | None = None,
+        logit_scale: float | Tensor | None = None,
+        softcap: float | None = None,
+        **told: Unpack[Told],
+    ) -> None:
+        """Record one micro-batch whose logits never exist, since the loss is fused with `lm_head`.
 
-        Keys and values are those of `logitbox.metrics(dump)`; `docs/metrics.md` lists them. This is the one call
-        that waits for the device.
+        The recorded rows are projected again, chunk by chunk, in the dtype that the model would use: that of the
+        weight, or of autocast where this is called under it. Labels on the CPU tell which rows those are; of
+        labels on a device that would mean waiting, and all rows are projected.
 
         Args:
-            prefix: put before every key; by default that of the key's seed and phase (nothing or `train_` for
-                train, `eval_` or `val_` for eval). It also chooses the phase it names (`eval_`, `eval/`, `eval_x_` are of
-                eval), so that the others run on, also where that one has nothing to read.
-            phase: the one phase to read; by default all, or the one of `prefix`; where that names none, the only one.
-            reduction: "token_mean", Σ over tokens / tokens; or "step_mean", the mean over logging steps of each
-                step's value.
-            all_reduce: sum over all ranks first; every rank must call it.
-
-        Returns:
-            Key to value. None where it is over no tokens; `null_reasons` then says why.
+            hidden: float, [B, T, H] or [N, H]: what goes into `lm_head`, after the last norm.
+            lm_head_weight: float, [V, H], `lm_head.weight`.
+            labels: integer, [B, T] or [N]; −100 is ignored.
+            bias: [V], `lm_head.bias`, if there is one.
+            logit_scale: factor of the logits, if the model has one (Cohere; Granite divides: 1 / logits_scaling).
+            softcap: c of c·tanh(logits / c), if the model has one (Gemma 2: final_logit_softcapping).
+            **told: the other arguments of `record`.
 
         Raises:
-            InputError: an unknown reduction, or a prefix that could be of several phases.
+            InputError, WriterError: as `record`.
         """
-        if not self.enabled:
-            return {}
-        return self._live.read(prefix, phase=phase, reduction=reduction, all_reduce=all_reduce)
-
-    @property
-    def null_reasons(self) -> dict[str, str]:
-        """Why values of the last `metrics()` are None, by key."""
-        return dict(self._live.reasons)
-
-    def flush(self) -> None:
-        """Block until everything recorded so far is in finished shards."""
         if self._is_open():
-            self._writer.flush()
-
-    def close(self) -> None:
-        """Write what is left and release the dump. Safe to call twice.
-
-        Raises:
-            WriterError: the background writer failed.
-        """
-        if self._closed or not self.enabled:
-            return
-        try:
-            self._writer.close()
-        finally:
-            if (
-                self._writer.has_stopped
-            ):  # else Ctrl-C ended the wait: another close(), at the latest at exit, goes on
-                self._closed = True
-                atexit.unregister(self.close)
-                self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        state = "off" if not self.enabled else "closed" if self._closed else "open"
-        return f"Recorder({str(self.path)!r}, V={self.spec.vocab_size}, k={self.spec.k}, {state})"
-
-    def _is_open(self) -> bool:
-        if self.enabled and self._closed:
-            raise InputError(f"{self!r} is closed; make a new Recorder to append another session")
-        return self.enabled
+            self._intake.record(
+                lambda: HiddenRows.read(hidden, lm_head_weight, bias, logit_scale, softcap), labels, **told
+            )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from logitbox.dumps.arrow import ArrowArray, constant, fixed_lists
+from logitbox.dumps.arrow import ArrowArray, constant, fixed_lists, trimmed_lists
+from logitbox.dumps.best import CUT_MASS, LENGTH
 from logitbox.dumps.flags import Flag
 from logitbox.dumps.naming import NamingTask, SampleNamer
 from logitbox.dumps.passes import Where
@@ -20,6 +21,8 @@ from logitbox.dumps.schema import GOLD_COLUMNS, ORDERED_COLUMNS, PROBES, table_s
 from logitbox.dumps.spec import RecordSpec
 from logitbox.dumps.transfer import Array, Pending, as_int64
 from logitbox.errors import InputError
+
+_BEST_LISTS = ("top_ids", "top_gap")
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,17 @@ class TokenJob:
         columns["flags"] = as_int64(columns["flags"])
         columns["types"] = as_int64(columns["types"]) | self._group_types(gold)
         columns.setdefault("weight", np.ones(count, dtype=np.float32))
+        lengths = _trim(columns)
         missing = self._missing(columns)
         schema = table_schema("tokens", self.spec)
         arrays = self.where.columns(count)
         for column in schema:
             if column.name not in arrays:
-                arrays[column.name] = _arrow(
-                    columns.get(column.name), missing.get(column.name), column.type, count
-                )
+                values = columns.get(column.name)
+                if lengths is not None and values is not None and column.name in _BEST_LISTS:
+                    arrays[column.name] = trimmed_lists(values, lengths, cast("Any", column.type))
+                else:
+                    arrays[column.name] = _arrow(values, missing.get(column.name), column.type, count)
         return pa.table({name: arrays[name] for name in schema.names}, schema=schema)
 
     def _missing(self, columns: Mapping[str, Array]) -> dict[str, NDArray[np.bool_]]:
@@ -117,6 +123,14 @@ def _check_gold(columns: Mapping[str, Array], vocab_size: int) -> None:
         raise InputError(
             f"label {int(bad[0])} is outside the vocabulary; allowed are 0 to {vocab_size - 1}, and -100 where ignored"
         )
+
+
+def _trim(columns: dict[str, Array]) -> Array | None:
+    """Lengths of the lists of the best tokens, [rows], where they are trimmed; what is cut goes to `tail_mass`."""
+    lengths, cut_mass = columns.pop(LENGTH, None), columns.pop(CUT_MASS, None)
+    if lengths is not None and cut_mass is not None:
+        columns["tail_mass"] = columns["tail_mass"] + cut_mass
+    return lengths
 
 
 def _arrow(

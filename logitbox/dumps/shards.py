@@ -12,6 +12,9 @@ import pyarrow.parquet as pq
 from logitbox.dumps.files import sha256_of, sync_directory
 from logitbox.dumps.journal import ShardEntry
 
+_LEVEL = 3
+"""Of zstd. Levels 4 to 9 save up to 2 bytes more on `top_gap`, at half the speed or less."""
+
 _SPLIT = (pa.float32(), pa.float64(), pa.int32(), pa.uint32(), pa.int64())
 _REPETITIVE = (
     "phase",
@@ -56,13 +59,13 @@ def write_shard(table: pa.Table, folder: Path, name: str, number: int) -> ShardE
 
 
 def _write(table: pa.Table, stream: IO[bytes]) -> None:
-    """Parquet with zstd 1; bytes of numbers are split into streams, which zstd then packs better."""
+    """Parquet with zstd; bytes of numbers are split into streams, which zstd then packs better."""
     split, dictionary = _encodings(table.schema)
     pq.write_table(
         table,
         stream,
         compression="zstd",
-        compression_level=1,
+        compression_level=_LEVEL,
         use_dictionary=dictionary,  # pyright: ignore[reportArgumentType] (a list is documented; the stub says bool)
         column_encoding=split or None,
         write_page_checksum=True,
@@ -72,7 +75,8 @@ def _write(table: pa.Table, stream: IO[bytes]) -> None:
 def _encodings(schema: pa.Schema) -> tuple[dict[str, str], list[str]]:
     """(encoding of split columns, dictionary-encoded columns), by column path.
 
-    float16 is not split: DuckDB 2.0 cannot read BYTE_STREAM_SPLIT of it.
+    float16 stays plain: DuckDB 2.0 cannot read BYTE_STREAM_SPLIT of it, and indices into a dictionary, of some
+    11 bits each, hide from zstd that gaps repeat (28 bytes a row of 32 gaps instead of 21).
     """
     split: dict[str, str] = {}
     dictionary: list[str] = []
@@ -82,6 +86,8 @@ def _encodings(schema: pa.Schema) -> tuple[dict[str, str], list[str]]:
         path = f"{column.name}.list.element" if is_list else column.name
         if leaf in _SPLIT and column.name not in _REPETITIVE:
             split[path] = "BYTE_STREAM_SPLIT"
+        elif leaf == pa.float16():
+            split[path] = "PLAIN"
         else:
             dictionary.append(path)
     return split, dictionary

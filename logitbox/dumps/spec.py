@@ -200,6 +200,8 @@ class RecordSpec:
     detailed: DetailedSpec = field(default_factory=DetailedSpec)
     answers: tuple[str, ...] = ()
     """Groups between which a decision is made (seed 003)."""
+    min_prob: float | None = None
+    """Ids of a lower probability are left out of the lists of the best, which then differ in length."""
 
     def group(self, name: str) -> Group:
         """The group called `name`."""
@@ -233,6 +235,7 @@ class RecordSpec:
             "scope": self.scope,
             "detailed": asdict(self.detailed),
             "answers": list(self.answers),
+            "min_prob": self.min_prob,
         }
 
     @classmethod
@@ -246,6 +249,8 @@ class RecordSpec:
         _check_modes(data["lse_beta"], data["scope"])
         answers = tuple(map(str, data.get("answers", ())))
         _check_answers(answers, groups)
+        min_prob = data.get("min_prob")
+        _check_min_prob(min_prob)
         return cls(
             vocab_size=vocab_size,
             k=k,
@@ -259,6 +264,7 @@ class RecordSpec:
             scope=cast("Scope", data["scope"]),
             detailed=DetailedSpec.from_json(data.get("detailed", {})),
             answers=answers,
+            min_prob=min_prob,
         )
 
 
@@ -278,6 +284,13 @@ def _check_modes(lse_beta: object, scope: object) -> None:
         raise InputError(f"lse_beta is {lse_beta!r}; allowed are 'eval', 'always' and 'never'")
     if scope not in ("supervised", "all"):
         raise InputError(f"scope is {scope!r}; allowed are 'supervised' and 'all'")
+
+
+def _check_min_prob(min_prob: object) -> None:
+    if min_prob is not None and not (is_number(min_prob) and 0 < min_prob < 1):
+        raise InputError(
+            f"min_prob is {min_prob!r}; give a probability above 0 and below 1, such as 1e-5, or None to keep all k"
+        )
 
 
 def _check_ordered(ordered: Mapping[str, object], groups: Sequence[Group]) -> None:
@@ -329,6 +342,7 @@ def build_spec(
     scope: Scope,
     detailed: bool | Mapping[str, Any] | None = None,
     answers: Mapping[str, Sequence[int]] | Sequence[str] | None = None,
+    min_prob: float | None = None,
 ) -> RecordSpec:
     """Validate the Recorder's arguments into a spec.
 
@@ -340,6 +354,7 @@ def build_spec(
         {True: "always", False: "never"}.get(lse_beta, lse_beta) if isinstance(lse_beta, bool) else lse_beta
     )
     _check_modes(mode, scope)
+    _check_min_prob(min_prob)
     by_name, chosen = _with_answers(groups or {}, answers)
     built = tuple(Group.build(name, ids, vocab_size) for name, ids in by_name.items())
     _check_ordered(ordered or {}, built)
@@ -364,6 +379,7 @@ def build_spec(
         scope=scope,
         detailed=wanted,
         answers=chosen,
+        min_prob=None if min_prob is None else float(min_prob),
     )
 
 

@@ -12,9 +12,8 @@ from torch import Tensor
 TILE = 256
 """Columns per tile; only the k tiles with the largest maxima can hold a top-k value."""
 
-
-_LOWEST = -0x7F800001
-"""Sortable bits of −inf in float32."""
+_LOWEST, _HIGHEST = -0x7F800001, 0x7F800000
+"""Sortable bits of −inf and +inf in float32."""
 
 
 def topk_lowest_id(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -61,6 +60,6 @@ def _packed_keys(values: Tensor, ids: Tensor) -> Tensor:
     """int64 keys that order like (value, −id): the sortable bits of the float above the inverted id."""
     bits = (values + 0.0).view(torch.int32)  # + 0 turns −0 into 0
     sortable = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    # A NaN with its sign bit set (x86 makes them: 0/0, inf - inf) would sort below -inf.
-    sortable = torch.where(sortable < _LOWEST, 0x7FFFFFFF, sortable)
+    # A NaN with its sign bit set (x86 makes them: 0/0, inf - inf) would sort below -inf. All are equal.
+    sortable = torch.where((sortable < _LOWEST) | (sortable > _HIGHEST), 0x7FFFFFFF, sortable)
     return (sortable.long() << 32) | (0xFFFFFFFF - ids)

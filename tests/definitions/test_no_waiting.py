@@ -36,7 +36,7 @@ CASES: list[dict[str, Any]] = [OPTIONS, OPTIONS | {"detailed": True}, OPTIONS | 
 @pytest.fixture(autouse=True)
 def _no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is none on the meta device."""
-    for room in ("reduce", "recorder"):
+    for room in ("reduce.reference", "reduce.hidden", "intake"):
         monkeypatch.setattr(f"logitbox.dumps.{room}.plain_arithmetic", lambda _: nullcontext())
 
 
@@ -77,6 +77,8 @@ def record(rec: Recorder, device: str) -> None:
             loss=make(1, dtype=torch.float32),
         )
     rec.record(make(0, 3, V, dtype=torch.bfloat16), make(0, 3), 3, sample=make(2, 3), flags=make(0, 3))
+    half = torch.float16
+    rec.record_hidden(make(1, 3, 4, dtype=half), make(1, V, 4, dtype=half), make(0, 3), step=3, softcap=9.0)
 
 
 @pytest.mark.parametrize("options", CASES)
@@ -87,7 +89,7 @@ def test_recording_looks_at_no_value(options: dict[str, Any], tmp_path: Path) ->
         assert [(one.device.type, one.shape) for one in sums] == [("meta", Sheet(rec.spec).shape)] * 3
     with recorder(tmp_path, "cpu", options) as rec:  # and on a device with values, there are some
         record(rec, "cpu")
-        assert rec.metrics()["n_tokens"] == 3 * 3 * 8 + 3
+        assert rec.metrics()["n_tokens"] == 3 * 3 * 8 + 3 + 3
 
 
 PEEKS: list[Callable[[Tensor], object]] = [
@@ -117,7 +119,7 @@ def test_the_guard_sees_what_definitions_do(
 
 
 @pytest.mark.parametrize(
-    "place", ["intake.select_rows", "intake.most_rows", "recorder.whole_batch", "recorder.layout"]
+    "place", ["intake.select_rows", "intake.most_rows", "intake.whole_batch", "intake.layout"]
 )
 def test_the_guard_sees_what_the_recorder_does(
     place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -158,4 +160,4 @@ def test_recording_does_not_wait_for_cuda(options: dict[str, Any], tmp_path: Pat
                 torch.ones(1, device="cuda").item()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        assert rec.metrics()["n_tokens"] == 3 * 3 * 8 + 3
+        assert rec.metrics()["n_tokens"] == 3 * 3 * 8 + 3 + 3

@@ -10,8 +10,8 @@ from dumps_oracle import as_float64, columns_of, logsumexp, nll, spec_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logitbox.dumps import reduce as reduce_module
 from logitbox.dumps.reduce import GroupIndex, Targets, reduce_logits
+from logitbox.dumps.reduce import reference as reduce_module
 from logitbox.dumps.spec import RecordSpec
 
 EXACT = ("n_finite", "n_gt", "n_eq", "n_eq_before", "top_ids")

@@ -7,18 +7,16 @@ Nothing here waits for the device.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from logitbox.dumps.best import best_columns
+from logitbox.dumps.best import best_columns, cut_columns
 from logitbox.dumps.ordered import gate, log_sum, ordered_columns
-from logitbox.dumps.spec import BETAS, Group, OrderedSpec, RecordSpec
+from logitbox.dumps.reduce.groups import GroupIndex, Targets, plain_arithmetic
+from logitbox.dumps.spec import OrderedSpec, RecordSpec
 from logitbox.dumps.topk import TILE, topk_lowest_id
-from logitbox.dumps.transfer import to_device
 
 CHUNK_BYTES_CPU = 32 << 20
 """Memory a chunk takes at its peak: small enough for a CPU's cache while a row is passed over a dozen times."""
@@ -26,68 +24,6 @@ CHUNK_BYTES_DEVICE = 512 << 20
 
 _FAR = -1.0e4
 """Logit distances below this have an exponential of exactly 0 at every β recorded; 0·(−inf) is avoided."""
-
-
-@dataclass(frozen=True)
-class Targets:
-    """The labels of the rows to reduce, int64, shape [rows], on the logits' device; −1 where there is none."""
-
-    gold: Tensor
-    left: Tensor | None = None
-    right: Tensor | None = None
-
-
-@dataclass
-class GroupIndex:
-    """Device copies of the groups' ids, made once per device."""
-
-    spec: RecordSpec
-    _ids: dict[tuple[str, torch.device], Tensor] = field(
-        default_factory=dict[tuple[str, torch.device], Tensor]
-    )
-    _bins: dict[tuple[str, torch.device], Tensor] = field(
-        default_factory=dict[tuple[str, torch.device], Tensor]
-    )
-    _betas: dict[tuple[torch.dtype, torch.device], Tensor] = field(
-        default_factory=dict[tuple[torch.dtype, torch.device], Tensor]
-    )
-
-    def columns(self, values: Tensor, group: Group) -> Tensor:
-        """The group's columns of `values` [rows, V], in group order (a view for a range of ids)."""
-        if isinstance(group.ids, range):
-            return values[:, group.ids.start : group.ids.stop]
-        return values.index_select(1, self._tensor(group, values.device))
-
-    def bins(self, gold: Tensor, group: Group) -> tuple[Tensor, Tensor]:
-        """(bin of each gold id, is gold in the group), shapes [rows]; the bin is 0 where it is not."""
-        if isinstance(group.ids, range):
-            inside = (gold >= group.ids.start) & (gold < group.ids.stop)
-            return torch.where(inside, gold - group.ids.start, 0), inside
-        found = self._bin_of_id(group, gold.device)[gold.clamp(0, self.spec.vocab_size - 1)]
-        inside = (found >= 0) & (gold >= 0) & (gold < self.spec.vocab_size)
-        return torch.where(inside, found, 0), inside
-
-    def betas(self, like: Tensor) -> Tensor:
-        """`BETAS` in the dtype and on the device of a tensor."""
-        key = (like.dtype, like.device)
-        if key not in self._betas:
-            self._betas[key] = to_device(torch.tensor(BETAS, dtype=like.dtype), like.device)
-        return self._betas[key]
-
-    def _tensor(self, group: Group, device: torch.device) -> Tensor:
-        key = (group.name, device)
-        if key not in self._ids:
-            self._ids[key] = to_device(torch.tensor(list(group.ids)), device)
-        return self._ids[key]
-
-    def _bin_of_id(self, group: Group, device: torch.device) -> Tensor:
-        """For each id of the vocabulary its bin in the group, or −1."""
-        key = (group.name, device)
-        if key not in self._bins:
-            bins = torch.full((self.spec.vocab_size,), -1)
-            bins[torch.tensor(list(group.ids))] = torch.arange(len(group.ids))
-            self._bins[key] = to_device(bins, device)
-        return self._bins[key]
 
 
 def reduce_logits(
@@ -114,17 +50,6 @@ def reduce_logits(
             for part in _chunks(count, logits, groups.spec)
         ]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-@contextmanager
-def plain_arithmetic(device: torch.device) -> Generator[None]:
-    """No graph and no autocast, which changes dtypes and refuses to concatenate float16 and float64."""
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        for kind in {"cpu", device.type}:
-            if torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
-        yield
 
 
 def _chunks(count: int, logits: Tensor, spec: RecordSpec) -> Iterator[slice]:
@@ -206,6 +131,8 @@ def _reduce_chunk(x: Tensor, targets: Targets, groups: GroupIndex, *, lse_beta: 
     columns |= _group_columns(group_lse, ordered, ln_s)
     if wanted := spec.best_columns:
         columns |= best_columns(top_logits - m - ln_s.unsqueeze(1), tail / s, wanted)
+    if spec.min_prob is not None:
+        columns |= cut_columns(top_logits - m - ln_s.unsqueeze(1), spec.min_prob)
     if lse_beta:
         columns["lse_beta"] = _lse_beta(d, m, buffer, groups.betas(d))
     return {name: value.float() if value.dtype == torch.float64 else value for name, value in columns.items()}
