@@ -9,6 +9,7 @@ import polars as pl
 
 from logitbox.analysis.given import check_dump, repeated_steps
 from logitbox.analysis.results import Result
+from logitbox.analysis.sizes import column_sizes
 from logitbox.dumps.dump import Dump
 from logitbox.dumps.flags import Flag
 
@@ -26,6 +27,7 @@ class Overview(Result):
         left_out: counts of what is not read: damaged shards and their rows, strays, dropped micro-batches
             and rows, non-finite and duplicate rows, and the sessions that never closed.
         bytes: size of all journaled shards.
+        columns: what each column of `tokens` takes on disk, as `sizes.column_sizes` gives it.
     """
 
     facts: pl.DataFrame
@@ -33,6 +35,12 @@ class Overview(Result):
     sessions: tuple[dict[str, Any], ...]
     left_out: dict[str, Any]
     bytes: int
+    columns: pl.DataFrame
+
+    @property
+    def bytes_per_token(self) -> float | None:
+        """Size of the shards of `tokens` over the tokens in them; None where there are none."""
+        return float(self.columns["bytes_per_token"].sum()) if len(self.columns) else None
 
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON data."""
@@ -40,6 +48,8 @@ class Overview(Result):
             "dump": self.dump,
             "verdict": self.verdict,
             "bytes": self.bytes,
+            "bytes_per_token": self.bytes_per_token,
+            "columns": self.columns.to_dicts(),
             "phases": self.frame.to_dicts(),
             "left_out": self.left_out,
             "sessions": list(self.sessions),
@@ -64,12 +74,22 @@ def overview(dump: Dump) -> Overview:
     rows, supervised = int(frame["n_rows"].sum()), int(frame["n_supervised"].sum())
     repeated = repeated_steps(dump)
     verdict = f"{rows:,} recorded tokens ({supervised:,} supervised) in {len(dump.sessions)} sessions, {size:,} bytes"
+    columns = column_sizes(dump)
+    if len(columns):
+        verdict += f"; {columns['bytes_per_token'].sum():.1f} bytes a recorded token"
     if repeated:
         verdict += f"; {repeated:,} steps were recorded by more than one session and count more than once"
     sessions = tuple(session.to_json() for session in dump.sessions)
     facts = _facts(dump, left_out)
     return Overview(
-        frame.drop("n_nonfinite", "n_duplicate"), verdict, facts, str(dump.path), sessions, left_out, size
+        frame.drop("n_nonfinite", "n_duplicate"),
+        verdict,
+        facts,
+        str(dump.path),
+        sessions,
+        left_out,
+        size,
+        columns,
     )
 
 
@@ -115,7 +135,7 @@ def _facts(dump: Dump, left_out: dict[str, Any]) -> pl.DataFrame:
     if spec is not None:
         facts |= {
             "vocabulary": f"{spec.vocab_size:,} tokens",
-            "k": spec.k,
+            "k": spec.k if spec.min_prob is None else f"{spec.k}, without those of p below {spec.min_prob:g}",
             "groups": ", ".join(f"{group.name} ({len(group.ids)} ids)" for group in spec.groups) or "none",
             "ordered": ", ".join(spec.ordered) or "none",
             "types": ", ".join(dump.types.names) or "none",

@@ -37,7 +37,7 @@ def demo(
 
 @app.command(epilog="Example: logitbox info demo-out/dump")
 def info(path: DumpPath, as_json: AsJson = False, skip_damaged: SkipDamaged = False) -> None:
-    """What a dump holds: sessions, phases, steps, columns, and what is left out."""
+    """What a dump holds: sessions, phases, steps, what is left out, and the bytes that each column takes."""
     from logitbox.analysis.overview import overview
 
     found = overview(open_at(path, skip_damaged=skip_damaged))
@@ -47,3 +47,4 @@ def info(path: DumpPath, as_json: AsJson = False, skip_damaged: SkipDamaged = Fa
     print_verdict(str(found))
     print_table(found.frame)
     print_table(found.facts)
+    print_table(found.columns)

@@ -55,7 +55,7 @@ def test_metrics_json_equals_the_logits(recorded, capsys):
 
 
 COMMANDS = {
-    "info": {"dump", "verdict", "bytes", "phases", "left_out", "sessions"},
+    "info": {"dump", "verdict", "bytes", "bytes_per_token", "columns", "phases", "left_out", "sessions"},
     "metrics": {"dump", "verdict", "by", "metrics"},
     "calibration": {
         "dump",
