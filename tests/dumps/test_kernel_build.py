@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -165,3 +166,13 @@ def test_kernels_compile_for_a_gpu_without_one() -> None:
     assert int(lines["scan_rows"][0]) >= 1
     assert {name: fast for name, (_, fast) in lines.items()} == dict.fromkeys(lines, "True")
     assert len(lines) == 4
+
+
+def test_a_kernel_that_no_device_has_proven_runs_only_where_it_is_asked_for(monkeypatch):
+    on_device = SimpleNamespace(is_cuda=True)
+    monkeypatch.setattr(choose, "_has_triton", lambda: True)
+    monkeypatch.setattr(choose._STATE, "failed", False)
+    assert not choose._fits(on_device)
+    monkeypatch.setattr(choose, "IS_PROVEN", True)
+    assert choose._fits(on_device)
+    assert not choose._fits(SimpleNamespace(is_cuda=False))

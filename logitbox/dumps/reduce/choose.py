@@ -24,6 +24,11 @@ VARIABLE = "LOGITBOX_REDUCE"
 FUSED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
+IS_PROVEN = False
+"""Whether the kernel has agreed with float64 on a real device (`benchmarks/gpu.py`); until then it runs only where it is asked
+for. A wrong number would be worse than a slow one."""
+
+
 @dataclass
 class _State:
     """Whether the kernel has failed to build in this process: then it is not tried again."""
@@ -51,8 +56,8 @@ def reduce_logits(
         targets: see `logits`.
         groups: see `logits`.
         lse_beta: see `logits`.
-        way: "auto" takes the fused kernel for float32, float16 and bfloat16 on CUDA where Triton is installed, else
-            the reference; "fused" and "reference" insist (no rows and float64 are the reference's in any case). By
+        way: "auto" takes the fused kernel for float32, float16 and bfloat16 on CUDA where Triton is installed, once
+            it `IS_PROVEN`, else the reference; "fused" and "reference" insist (no rows and float64 are the reference's in any case). By
             default what the environment variable LOGITBOX_REDUCE says, else "auto".
 
     Raises:
@@ -91,7 +96,7 @@ def _way(way: Way | None) -> Way:
 
 def _fits(logits: Tensor) -> bool:
     """Whether the kernel is taken unasked. Triton's interpreter, on the CPU, is for tests alone."""
-    return logits.is_cuda and _has_triton() and not _STATE.failed
+    return IS_PROVEN and logits.is_cuda and _has_triton() and not _STATE.failed
 
 
 @cache

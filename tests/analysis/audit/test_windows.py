@@ -14,6 +14,7 @@ from logitbox.analysis.audit.plans import plan_of
 from logitbox.analysis.audit.windows import (
     EVAL,
     TRAIN,
+    Windows,
     eval_windows,
     guess_steps,
     lacks_lines,
@@ -34,10 +35,10 @@ def micros_of(steps: list[int], passes: list[int] | None = None, ranks: int = 2)
     return Micros(where, {"rows": rows, "positions": rows}, {})
 
 
-def members(windows: object, micros: Micros) -> dict[int, set[int]]:
+def members(windows: Windows, micros: Micros) -> dict[int, set[int]]:
     """Line to the steps it is about."""
     found: dict[int, set[int]] = {}
-    for line, micro in zip(windows.line, windows.micro, strict=True):  # type: ignore[attr-defined]
+    for line, micro in zip(windows.line, windows.micro, strict=True):
         found.setdefault(int(line), set()).add(int(micros.where["step"][micro]))
     return found
 
